@@ -1,0 +1,17 @@
+//! The numerical kernels of Feilun and the thread pool that runs them.
+//!
+//! This crate knows slices, shapes and instruction sets. It does not know models, files or
+//! requests. It is the one home of `unsafe` arithmetic: every kernel has a plain reference
+//! beside it and is tested against it on each instruction path of the machine.
+//!
+//! Start at [`isa`] (which path runs), [`block`] (how weights are stored) and [`pool`].
+
+#![allow(unsafe_code)]
+
+pub mod block;
+pub mod isa;
+pub mod pool;
+
+pub use block::BlockType;
+pub use isa::Isa;
+pub use pool::Pool;
