@@ -10,8 +10,10 @@
 
 pub mod block;
 pub mod isa;
+pub mod memory;
 pub mod pool;
 
 pub use block::BlockType;
 pub use isa::Isa;
+pub use memory::AlignedBytes;
 pub use pool::Pool;
