@@ -9,11 +9,17 @@
 #![allow(unsafe_code)]
 
 pub mod block;
+pub mod dequantize;
 pub mod isa;
+pub mod machine;
 pub mod memory;
+pub mod pack;
 pub mod pool;
+#[cfg(test)]
+mod test_support;
 
 pub use block::BlockType;
 pub use isa::Isa;
 pub use memory::AlignedBytes;
+pub use pack::PackedMatrix;
 pub use pool::Pool;
