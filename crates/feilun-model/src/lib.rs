@@ -3,11 +3,21 @@
 //! It does not know HTTP, runs or databases, and prints nothing.
 
 pub mod config;
+pub mod config_check;
+pub mod gguf;
+pub mod gguf_config;
+mod gguf_error;
+pub mod gguf_value;
+pub mod gguf_vocabulary;
 pub mod lora;
+pub mod mapped_file;
+pub mod model_files;
 pub mod segment;
 pub mod tensor;
+mod tensor_names;
 
 pub use config::ModelConfig;
 pub use lora::Adapter;
+pub use model_files::{ModelFileError, ModelFiles, ModelFormat, SpecialTokens, TokenizerSource};
 pub use segment::{BatchMode, BlockId, ForwardError, KV_BLOCK_TOKENS, LogitRows, Segment};
 pub use tensor::{LayerTensor, RowOrder, TensorRole, TensorView};

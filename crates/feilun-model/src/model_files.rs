@@ -1,0 +1,308 @@
+//! A model on disk, whatever its format: configuration, tensors by role, tokenizer, template.
+//!
+//! Everything is checked when it is opened: each tensor that the configuration needs is there,
+//! with the right shape and a type that the kernels know, and no tensor is left over (a weight
+//! that nobody multiplies by is a model that nobody trained). Start at [`ModelFiles::open`].
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use feilun_kernels::BlockType;
+
+use crate::config::ModelConfig;
+use crate::config_check::ConfigError;
+use crate::gguf::{Gguf, GgufError};
+use crate::gguf_config::{ROPE_FREQS, config_from_gguf};
+use crate::gguf_vocabulary::GgufVocabulary;
+use crate::mapped_file::MappedFile;
+use crate::tensor::{RowOrder, TensorRole, TensorView};
+use crate::tensor_names::{self, Naming, Shape};
+
+/// Why a model cannot be opened. Names come from files and are printed with escapes.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its fields are")]
+pub enum ModelFileError {
+    #[error("cannot read `{}`: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("`{}`: {source}", path.display())]
+    Gguf { path: PathBuf, source: GgufError },
+    #[error("`{}`: {source}", path.display())]
+    Config { path: PathBuf, source: ConfigError },
+    #[error("`{}` is neither a .gguf file nor a folder or file of a safetensors model", path.display())]
+    UnknownKind { path: PathBuf },
+    #[error("`{}`: tensor {name:?} is missing", path.display())]
+    MissingTensor { path: PathBuf, name: String },
+    #[error("`{}`: tensor {name:?} has shape {found:?}, expected {expected:?}", path.display())]
+    TensorShape { path: PathBuf, name: String, found: Vec<usize>, expected: Vec<usize> },
+    #[error("`{}`: tensor {name:?} is a vector of {found}, expected F32, F16 or BF16", path.display())]
+    VectorType { path: PathBuf, name: String, found: BlockType },
+    #[error(
+        "`{}`: tensor {name:?} has no place in this architecture; the model needs something that \
+         is not supported", path.display()
+    )]
+    UnusedTensor { path: PathBuf, name: String },
+    #[error("`{}`: {found} tokens in the tokenizer, but {expected} rows of embedding", path.display())]
+    VocabularySize { path: PathBuf, found: usize, expected: usize },
+}
+
+/// How the weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelFormat {
+    /// One file with everything.
+    Gguf,
+    /// A folder with `config.json` and one or more weight files.
+    Safetensors,
+}
+
+/// What the tokenizer is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TokenizerSource<'a> {
+    /// The content of `tokenizer.json`.
+    TokenizerJson(Vec<u8>),
+    /// The fields of a GGUF file.
+    Gguf(GgufVocabulary<'a>),
+}
+
+/// Ids that generation begins and ends with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Begin of sequence, if the model has one (whether text gets one is the tokenizer's say).
+    pub bos: Option<u32>,
+    /// Each of these ends a generation; no duplicates.
+    pub eos: Vec<u32>,
+}
+
+/// An open model. Weights stay in the mapped files until somebody reads them.
+#[derive(Debug)]
+pub struct ModelFiles {
+    path: PathBuf,
+    config: ModelConfig,
+    contents: Contents,
+    tensors: HashMap<TensorRole, StoredTensor>,
+}
+
+#[derive(Debug)]
+enum Contents {
+    Gguf(Gguf<MappedFile>),
+}
+
+/// A tensor as a file declares it, before its role is known.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredTensor {
+    pub(crate) name: Box<str>,
+    /// Index of its file.
+    pub(crate) file: usize,
+    pub(crate) block_type: BlockType,
+    /// Outermost first, contiguous last.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) range: Range<usize>,
+}
+
+/// A tensor with a role, checked against the configuration.
+#[derive(Debug)]
+struct StoredTensor {
+    declared: DeclaredTensor,
+    rows: usize,
+    cols: usize,
+    row_order: RowOrder,
+    offset: f32,
+}
+
+impl ModelFiles {
+    /// Opens a `.gguf` file, a folder with `config.json` and safetensors, or a `.safetensors`
+    /// file in such a folder.
+    pub fn open(path: impl AsRef<Path>) -> Result<ModelFiles, ModelFileError> {
+        let path = path.as_ref();
+        ModelFiles::open_gguf(path)
+    }
+
+    fn open_gguf(path: &Path) -> Result<ModelFiles, ModelFileError> {
+        let io_error = |source| ModelFileError::Io { path: path.into(), source };
+        let gguf_error = |source| ModelFileError::Gguf { path: path.into(), source };
+        let map = MappedFile::open(path).map_err(io_error)?;
+        let gguf = Gguf::parse(map).map_err(gguf_error)?;
+        let config = config_from_gguf(&gguf)
+            .map_err(|source| ModelFileError::Config { path: path.into(), source })?;
+        let declared = gguf.tensors().iter().map(|tensor| DeclaredTensor {
+            name: tensor.name.clone(),
+            file: 0,
+            block_type: tensor.block_type,
+            shape: tensor.dims.iter().rev().copied().collect(),
+            range: tensor.range.clone(),
+        });
+        let ignored = |name: &str| name == ROPE_FREQS;
+        let tensors = assign_roles(path, &config, Naming::Gguf, declared, ignored)?;
+        let num_tokens = GgufVocabulary::read(&gguf).map_err(gguf_error)?.tokens.len();
+        if num_tokens != config.vocab_size {
+            return Err(ModelFileError::VocabularySize {
+                path: path.into(),
+                found: num_tokens,
+                expected: config.vocab_size,
+            });
+        }
+        Ok(ModelFiles { path: path.into(), config, contents: Contents::Gguf(gguf), tensors })
+    }
+
+    /// The decoder's shape and switches.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How the weights are stored.
+    pub fn format(&self) -> ModelFormat {
+        match &self.contents {
+            Contents::Gguf(_) => ModelFormat::Gguf,
+        }
+    }
+
+    /// Size of the weight files together.
+    pub fn file_bytes(&self) -> u64 {
+        self.maps().map(|map| map.as_ref().len() as u64).sum()
+    }
+
+    /// A tensor that this configuration has. `OutputHead` is missing where embeddings are tied.
+    pub fn tensor(&self, role: TensorRole) -> Result<TensorView<'_>, ModelFileError> {
+        self.optional_tensor(role).ok_or_else(|| ModelFileError::MissingTensor {
+            path: self.path.clone(),
+            name: tensor_names::name(self.naming(), self.config.architecture, role),
+        })
+    }
+
+    /// A tensor, if this configuration has it.
+    pub fn optional_tensor(&self, role: TensorRole) -> Option<TensorView<'_>> {
+        let stored = self.tensors.get(&role)?;
+        let map = self.maps().nth(stored.declared.file)?;
+        Some(TensorView {
+            name: &stored.declared.name,
+            block_type: stored.declared.block_type,
+            rows: stored.rows,
+            cols: stored.cols,
+            bytes: map.as_ref().get(stored.declared.range.clone())?,
+            row_order: stored.row_order,
+            offset: stored.offset,
+        })
+    }
+
+    /// Gives the pages of a tensor back to the system, after it was packed. It can still be
+    /// read; then its bytes come from the file again.
+    pub fn advise_dont_need(&self, role: TensorRole) -> Result<(), ModelFileError> {
+        let Some(stored) = self.tensors.get(&role) else { return Ok(()) };
+        let Some(map) = self.maps().nth(stored.declared.file) else { return Ok(()) };
+        map.advise_dont_need(stored.declared.range.clone())
+            .map_err(|source| ModelFileError::Io { path: map.path().into(), source })
+    }
+
+    /// What the tokenizer is made from.
+    pub fn tokenizer(&self) -> Result<TokenizerSource<'_>, ModelFileError> {
+        match &self.contents {
+            Contents::Gguf(gguf) => GgufVocabulary::read(gguf)
+                .map(TokenizerSource::Gguf)
+                .map_err(|source| self.gguf_error(source)),
+        }
+    }
+
+    /// The Jinja source that renders a conversation, if the model has one.
+    pub fn chat_template(&self) -> Result<Option<String>, ModelFileError> {
+        match &self.contents {
+            Contents::Gguf(gguf) => {
+                let template = gguf.string("tokenizer.chat_template");
+                Ok(template.map_err(|source| self.gguf_error(source))?.map(str::to_owned))
+            }
+        }
+    }
+
+    /// The ids that generation begins and ends with.
+    pub fn special_tokens(&self) -> Result<SpecialTokens, ModelFileError> {
+        match &self.contents {
+            Contents::Gguf(gguf) => {
+                let vocabulary =
+                    GgufVocabulary::read(gguf).map_err(|source| self.gguf_error(source))?;
+                let mut eos = Vec::new();
+                for id in [vocabulary.eos, vocabulary.eot, vocabulary.eom].into_iter().flatten() {
+                    if !eos.contains(&id) {
+                        eos.push(id);
+                    }
+                }
+                Ok(SpecialTokens { bos: vocabulary.bos, eos })
+            }
+        }
+    }
+
+    fn naming(&self) -> Naming {
+        match &self.contents {
+            Contents::Gguf(_) => Naming::Gguf,
+        }
+    }
+
+    fn maps(&self) -> impl Iterator<Item = &MappedFile> {
+        match &self.contents {
+            Contents::Gguf(gguf) => std::iter::once(gguf.source()),
+        }
+    }
+
+    fn gguf_error(&self, source: GgufError) -> ModelFileError {
+        ModelFileError::Gguf { path: self.path.clone(), source }
+    }
+}
+
+/// Finds the tensor for each role that the configuration needs; all others must be `ignored`.
+fn assign_roles(
+    path: &Path,
+    config: &ModelConfig,
+    naming: Naming,
+    declared: impl Iterator<Item = DeclaredTensor>,
+    ignored: impl Fn(&str) -> bool,
+) -> Result<HashMap<TensorRole, StoredTensor>, ModelFileError> {
+    let mut by_name: HashMap<Box<str>, DeclaredTensor> =
+        declared.map(|tensor| (tensor.name.clone(), tensor)).collect();
+    let mut tensors = HashMap::new();
+    for needed in tensor_names::needed(config) {
+        let name = tensor_names::name(naming, config.architecture, needed.role);
+        let Some(found) = by_name.remove(name.as_str()) else {
+            return Err(ModelFileError::MissingTensor { path: path.into(), name });
+        };
+        let (rows, cols) = check_shape(path, &found, needed.shape)?;
+        let (row_order, offset) = tensor_names::storage(naming, needed.kind, config);
+        let stored = StoredTensor { declared: found, rows, cols, row_order, offset };
+        tensors.insert(needed.role, stored);
+    }
+    match by_name.into_keys().filter(|name| !ignored(name)).min() {
+        Some(name) => Err(ModelFileError::UnusedTensor { path: path.into(), name: name.into() }),
+        None => Ok(tensors),
+    }
+}
+
+fn check_shape(
+    path: &Path,
+    found: &DeclaredTensor,
+    needed: Shape,
+) -> Result<(usize, usize), ModelFileError> {
+    let (expected, rows, cols) = match needed {
+        Shape::Vector(len) => (vec![len], 1, len),
+        Shape::Matrix(rows, cols) => (vec![rows, cols], rows, cols),
+    };
+    if found.shape != expected {
+        return Err(ModelFileError::TensorShape {
+            path: path.into(),
+            name: found.name.to_string(),
+            found: found.shape.clone(),
+            expected,
+        });
+    }
+    let is_float = found.block_type.block_len() == 1;
+    if matches!(needed, Shape::Vector(_)) && !is_float {
+        return Err(ModelFileError::VectorType {
+            path: path.into(),
+            name: found.name.to_string(),
+            found: found.block_type,
+        });
+    }
+    Ok((rows, cols))
+}
