@@ -1,1 +1,5 @@
-//! See ARCHITECTURE.md.
+//! Generation: sampling, constrained decoding, and a scheduler that batches many requests over
+//! one model with shared prompt prefixes.
+pub mod kv;
+pub mod sampling;
+pub mod stop;
