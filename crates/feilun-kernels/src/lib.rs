@@ -8,13 +8,16 @@
 
 #![allow(unsafe_code)]
 
+pub mod bench;
 pub mod block;
 pub mod dequantize;
 pub mod isa;
 pub mod machine;
+pub mod matmul;
 pub mod memory;
 pub mod pack;
 pub mod pool;
+pub mod rows;
 #[cfg(test)]
 mod test_support;
 

@@ -1,7 +1,9 @@
 //! A thread pool for steps that take microseconds.
 //!
 //! Workers spin for a short while before they sleep, so that a decode step, which is a
-//! hundred parallel regions of a few microseconds each, pays no wake-up. The caller is worker 0.
+//! hundred parallel regions of a few microseconds each, pays no wake-up. The caller is worker 0,
+//! and never waits for a worker that has not begun: on a busy machine, where a worker may get
+//! no processor for milliseconds, the caller does the work itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -15,13 +17,19 @@ const SPINS: u32 = 20_000;
 /// A job as the workers see it: a thin pointer to a fat reference on the caller's stack.
 type Job<'a> = &'a (dyn Fn(usize) + Sync);
 
+/// The state word: the number of the job, whether it is closed to newcomers, and how many
+/// workers are in it.
+const ACTIVE_BITS: u32 = 16;
+const CLOSED: u64 = 1 << ACTIVE_BITS;
+const ACTIVE: u64 = CLOSED - 1;
+const EPOCH_SHIFT: u32 = ACTIVE_BITS + 1;
+
 struct Shared {
-    /// Rises by one for each job; a worker runs a job when it sees a new epoch.
-    epoch: AtomicU64,
+    state: AtomicU64,
     /// Points to the `Job` of the current epoch.
     job: AtomicPtr<()>,
-    /// Workers that have not finished the current job.
-    running: AtomicUsize,
+    /// Workers that have run the current job.
+    finished: AtomicUsize,
     panicked: AtomicBool,
     shutdown: AtomicBool,
 }
@@ -45,15 +53,15 @@ impl Pool {
     /// When the operating system refuses a thread.
     pub fn new(num_threads: usize) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared {
-            epoch: AtomicU64::new(0),
+            state: AtomicU64::new(CLOSED),
             job: AtomicPtr::new(std::ptr::null_mut()),
-            running: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
         });
         // Built first, so that dropping it ends the workers already started if one fails.
         let mut pool = Pool { shared, workers: Vec::new() };
-        for index in 1..num_threads.max(1) {
+        for index in 1..num_threads.clamp(1, ACTIVE as usize) {
             let shared = Arc::clone(&pool.shared);
             let worker = std::thread::Builder::new()
                 .name(format!("feilun-{index}"))
@@ -68,46 +76,21 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `job(thread_index)` once on every thread and returns when all have finished.
+    /// Runs `job(thread_index)` exactly once on every thread and returns when all have finished.
     ///
     /// Takes `&mut self`: one job at a time, and a job cannot start another on its own pool.
     ///
     /// # Panics
     /// When the job panics on any thread (after all threads have finished).
     pub fn run(&mut self, job: impl Fn(usize) + Sync) {
-        if self.workers.is_empty() {
-            job(0);
-            return;
-        }
-        let shared = &*self.shared;
-        let fat: Job<'_> = &job;
-        shared.running.store(self.workers.len(), Ordering::Relaxed);
-        shared.job.store(std::ptr::from_ref(&fat).cast_mut().cast(), Ordering::Relaxed);
-        // Release: a worker that sees the new epoch sees the job and the count.
-        shared.epoch.fetch_add(1, Ordering::Release);
-        for worker in &self.workers {
-            worker.thread().unpark();
-        }
-        // Whatever happens on this thread, the workers must be done with the borrowed job
-        // before this frame goes.
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(0)));
-        let mut spins = 0;
-        while shared.running.load(Ordering::Acquire) != 0 {
-            spins += 1;
-            if spins < SPINS {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
-        }
-        if let Err(payload) = outcome {
-            std::panic::resume_unwind(payload);
-        }
-        assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a pool worker panicked");
+        self.broadcast(&job, true);
     }
 
     /// Calls `body(range)` for consecutive ranges that cover `0..num_items`, at most `grain`
     /// items each; threads take the next range when they are free.
+    ///
+    /// # Panics
+    /// As [`Pool::run`].
     pub fn for_each_range(
         &mut self,
         num_items: usize,
@@ -122,7 +105,7 @@ impl Pool {
             return;
         }
         let next = AtomicUsize::new(0);
-        self.run(|_| {
+        let take_ranges = |_| {
             loop {
                 let start = next.fetch_add(grain, Ordering::Relaxed);
                 if start >= num_items {
@@ -130,14 +113,56 @@ impl Pool {
                 }
                 body(start..num_items.min(start + grain));
             }
-        });
+        };
+        self.broadcast(&take_ranges, false);
+    }
+
+    /// Offers the job to all workers and runs it here. Waits for all workers, or only for those
+    /// that began before this thread was done.
+    fn broadcast(&mut self, job: Job<'_>, all: bool) {
+        if self.workers.is_empty() {
+            job(0);
+            return;
+        }
+        let shared = &*self.shared;
+        shared.finished.store(0, Ordering::Relaxed);
+        shared.job.store(std::ptr::from_ref(&job).cast_mut().cast(), Ordering::Relaxed);
+        let epoch = (shared.state.load(Ordering::Relaxed) >> EPOCH_SHIFT) + 1;
+        // Release: a worker that sees the new epoch sees the job.
+        shared.state.store(epoch << EPOCH_SHIFT, Ordering::Release);
+        for worker in &self.workers {
+            worker.thread().unpark();
+        }
+        // Whatever happens on this thread, the workers must be done with the borrowed job
+        // before this frame goes.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(0)));
+        if all {
+            wait_until(|| shared.finished.load(Ordering::Acquire) == self.workers.len());
+        }
+        shared.state.fetch_or(CLOSED, Ordering::AcqRel);
+        wait_until(|| shared.state.load(Ordering::Acquire) & ACTIVE == 0);
+        if let Err(payload) = outcome {
+            std::panic::resume_unwind(payload);
+        }
+        assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a pool worker panicked");
+    }
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let mut spins = 0;
+    while !condition() {
+        spins += 1;
+        if spins < SPINS {
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.shutdown.store(true, Ordering::Release);
-        self.shared.epoch.fetch_add(1, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // A worker catches its job's panics, so there is nothing to learn from the result.
@@ -148,29 +173,39 @@ impl Drop for Pool {
 
 fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
-    loop {
-        let mut spins = 0;
-        while shared.epoch.load(Ordering::Acquire) == seen {
+    let mut spins = 0;
+    while !shared.shutdown.load(Ordering::Relaxed) {
+        let state = shared.state.load(Ordering::Acquire);
+        let epoch = state >> EPOCH_SHIFT;
+        if epoch == seen || state & CLOSED != 0 {
             spins += 1;
             if spins < SPINS {
                 std::hint::spin_loop();
             } else {
+                // `unpark` before this call makes it return at once, so no job is slept through.
                 std::thread::park();
+                spins = 0;
             }
+            continue;
         }
-        seen += 1;
-        if shared.shutdown.load(Ordering::Acquire) {
-            return;
+        spins = 0;
+        let entered =
+            shared.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed);
+        if entered.is_err() {
+            continue;
         }
+        seen = epoch;
         let job = shared.job.load(Ordering::Relaxed).cast_const().cast::<Job<'_>>();
-        // SAFETY: `Pool::run` stored a pointer to a `Job` on its stack before it raised the
-        // epoch, and does not return before `running` is zero, which happens below.
+        // SAFETY: `broadcast` stored a pointer to a `Job` on its stack before it opened this
+        // epoch, and does not return before it has closed it and no worker is active; this one
+        // became active while it was open, and stays so until the subtraction below.
         let job = unsafe { *job };
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(index)));
         if outcome.is_err() {
             shared.panicked.store(true, Ordering::Relaxed);
         }
-        shared.running.fetch_sub(1, Ordering::Release);
+        shared.finished.fetch_add(1, Ordering::Release);
+        shared.state.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
