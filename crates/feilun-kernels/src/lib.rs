@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod activation;
 pub mod bench;
 pub mod block;
 pub mod dequantize;
@@ -15,11 +16,15 @@ pub mod isa;
 pub mod machine;
 pub mod matmul;
 pub mod memory;
+pub mod norm;
 pub mod pack;
 pub mod pool;
+pub mod rope;
 pub mod rows;
+pub mod softmax;
 #[cfg(test)]
 mod test_support;
+mod vector;
 
 pub use block::BlockType;
 pub use isa::Isa;
