@@ -65,6 +65,11 @@ pub(crate) fn bounded(key: &str, found: u64, max: u64) -> Result<usize, ConfigEr
     }
 }
 
+/// `1 / sqrt(size)`, rounded once: the usual factor on q · k.
+pub(crate) fn inverse_sqrt(size: f64) -> f32 {
+    (1.0 / size.sqrt()) as f32
+}
+
 /// Checks everything that later code takes for granted.
 pub(crate) fn check(config: &ModelConfig) -> Result<(), ConfigError> {
     bounded("number of layers", config.layers.len() as u64, MAX_LAYERS)?;

@@ -5,7 +5,7 @@ use feilun_kernels::BlockType;
 
 use crate::config::{Activation, Architecture, LayerConfig, ModelConfig, RopeConfig, RopeScaling};
 use crate::config_check::{self, ConfigError, MAX_CONTEXT, MAX_HEAD_DIM, MAX_INTERMEDIATE};
-use crate::config_check::{MAX_LAYERS, MAX_VOCAB, MAX_WIDTH, bounded};
+use crate::config_check::{MAX_LAYERS, MAX_VOCAB, MAX_WIDTH, bounded, inverse_sqrt};
 use crate::gguf::Gguf;
 use crate::gguf_value::Value;
 
@@ -58,9 +58,9 @@ impl<B: AsRef<[u8]>> Keys<'_, B> {
         let attention_scale = match self.float("attention.scale")? {
             Some(scale) if scale != 0.0 => scale,
             _ if is_gemma3 && num_layers == GEMMA3_27B_LAYERS => {
-                ((hidden_size / num_heads) as f32).powf(-0.5)
+                inverse_sqrt((hidden_size / num_heads) as f64)
             }
-            _ => (head_dim as f32).powf(-0.5),
+            _ => inverse_sqrt(head_dim as f64),
         };
         Ok(ModelConfig {
             architecture: self.architecture,

@@ -4,20 +4,27 @@
 
 pub mod config;
 pub mod config_check;
+mod digest;
 pub mod gguf;
 pub mod gguf_config;
 mod gguf_error;
 pub mod gguf_value;
 pub mod gguf_vocabulary;
+pub mod hf_config;
+mod hf_rope;
+mod hf_template;
 pub mod lora;
+mod lora_config;
 pub mod mapped_file;
 pub mod model_files;
+mod model_folder;
+pub mod safetensors_header;
 pub mod segment;
 pub mod tensor;
 mod tensor_names;
 
 pub use config::ModelConfig;
-pub use lora::Adapter;
+pub use lora::{Adapter, AdapterError, LoraMatrix};
 pub use model_files::{ModelFileError, ModelFiles, ModelFormat, SpecialTokens, TokenizerSource};
 pub use segment::{BatchMode, BlockId, ForwardError, KV_BLOCK_TOKENS, LogitRows, Segment};
 pub use tensor::{LayerTensor, RowOrder, TensorRole, TensorView};

@@ -13,10 +13,14 @@ use feilun_kernels::BlockType;
 
 use crate::config::ModelConfig;
 use crate::config_check::ConfigError;
+use crate::digest;
 use crate::gguf::{Gguf, GgufError};
 use crate::gguf_config::{ROPE_FREQS, config_from_gguf};
 use crate::gguf_vocabulary::GgufVocabulary;
+use crate::hf_config::config_from_json;
 use crate::mapped_file::MappedFile;
+use crate::model_folder::{CONFIG, ModelFolder};
+use crate::safetensors_header::SafetensorsError;
 use crate::tensor::{RowOrder, TensorRole, TensorView};
 use crate::tensor_names::{self, Naming, Shape};
 
@@ -30,6 +34,20 @@ pub enum ModelFileError {
     Gguf { path: PathBuf, source: GgufError },
     #[error("`{}`: {source}", path.display())]
     Config { path: PathBuf, source: ConfigError },
+    #[error("`{}`: {source}", path.display())]
+    Safetensors { path: PathBuf, source: SafetensorsError },
+    #[error("`{}`: {source}", path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("`{}` has {found} bytes, at most {max} are allowed", path.display())]
+    TooLarge { path: PathBuf, found: u64, max: u64 },
+    #[error("`{}` names the file {found:?}, expected the name of a .safetensors file beside it", path.display())]
+    ShardName { path: PathBuf, found: String },
+    #[error("`{}` names {found} weight files, at most {max} are allowed", path.display())]
+    TooManyShards { path: PathBuf, found: usize, max: usize },
+    #[error("`{}`: tensor {name:?} is in another file than the index says", path.display())]
+    ShardIndex { path: PathBuf, name: String },
+    #[error("`{}`: {key} is {found}, expected an id below {expected}", path.display())]
+    TokenId { path: PathBuf, key: &'static str, found: String, expected: usize },
     #[error("`{}` is neither a .gguf file nor a folder or file of a safetensors model", path.display())]
     UnknownKind { path: PathBuf },
     #[error("`{}`: tensor {name:?} is missing", path.display())]
@@ -86,6 +104,7 @@ pub struct ModelFiles {
 #[derive(Debug)]
 enum Contents {
     Gguf(Gguf<MappedFile>),
+    Folder(ModelFolder),
 }
 
 /// A tensor as a file declares it, before its role is known.
@@ -115,7 +134,32 @@ impl ModelFiles {
     /// file in such a folder.
     pub fn open(path: impl AsRef<Path>) -> Result<ModelFiles, ModelFileError> {
         let path = path.as_ref();
-        ModelFiles::open_gguf(path)
+        if path.is_dir() {
+            return ModelFiles::open_folder(path, ModelFolder::open(path)?);
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        match extension.map(str::to_ascii_lowercase).as_deref() {
+            Some("gguf") => ModelFiles::open_gguf(path),
+            Some("safetensors") => ModelFiles::open_folder(path, ModelFolder::of_file(path)?),
+            _ if !path.exists() => {
+                let source = io::Error::from(io::ErrorKind::NotFound);
+                Err(ModelFileError::Io { path: path.into(), source })
+            }
+            _ => Err(ModelFileError::UnknownKind { path: path.into() }),
+        }
+    }
+
+    fn open_folder(path: &Path, folder: ModelFolder) -> Result<ModelFiles, ModelFileError> {
+        let config = config_from_json(&folder.config_json()?)
+            .map_err(|source| ModelFileError::Config { path: folder.path_of(CONFIG), source })?;
+        let is_tied = config.tied_embeddings;
+        // Some files carry the tied head once more, and old Llamas a table that is recomputed.
+        let ignored = |name: &str| {
+            (is_tied && name == "lm_head.weight") || name.ends_with(".rotary_emb.inv_freq")
+        };
+        let declared = folder.declared().iter().cloned();
+        let tensors = assign_roles(path, &config, Naming::HuggingFace, declared, ignored)?;
+        Ok(ModelFiles { path: path.into(), config, contents: Contents::Folder(folder), tensors })
     }
 
     fn open_gguf(path: &Path) -> Result<ModelFiles, ModelFileError> {
@@ -159,12 +203,13 @@ impl ModelFiles {
     pub fn format(&self) -> ModelFormat {
         match &self.contents {
             Contents::Gguf(_) => ModelFormat::Gguf,
+            Contents::Folder(_) => ModelFormat::Safetensors,
         }
     }
 
     /// Size of the weight files together.
     pub fn file_bytes(&self) -> u64 {
-        self.maps().map(|map| map.as_ref().len() as u64).sum()
+        self.maps().iter().map(|map| map.as_ref().len() as u64).sum()
     }
 
     /// A tensor that this configuration has. `OutputHead` is missing where embeddings are tied.
@@ -178,7 +223,7 @@ impl ModelFiles {
     /// A tensor, if this configuration has it.
     pub fn optional_tensor(&self, role: TensorRole) -> Option<TensorView<'_>> {
         let stored = self.tensors.get(&role)?;
-        let map = self.maps().nth(stored.declared.file)?;
+        let map = self.maps().get(stored.declared.file)?;
         Some(TensorView {
             name: &stored.declared.name,
             block_type: stored.declared.block_type,
@@ -194,7 +239,7 @@ impl ModelFiles {
     /// read; then its bytes come from the file again.
     pub fn advise_dont_need(&self, role: TensorRole) -> Result<(), ModelFileError> {
         let Some(stored) = self.tensors.get(&role) else { return Ok(()) };
-        let Some(map) = self.maps().nth(stored.declared.file) else { return Ok(()) };
+        let Some(map) = self.maps().get(stored.declared.file) else { return Ok(()) };
         map.advise_dont_need(stored.declared.range.clone())
             .map_err(|source| ModelFileError::Io { path: map.path().into(), source })
     }
@@ -205,6 +250,7 @@ impl ModelFiles {
             Contents::Gguf(gguf) => GgufVocabulary::read(gguf)
                 .map(TokenizerSource::Gguf)
                 .map_err(|source| self.gguf_error(source)),
+            Contents::Folder(folder) => folder.tokenizer_json().map(TokenizerSource::TokenizerJson),
         }
     }
 
@@ -215,6 +261,7 @@ impl ModelFiles {
                 let template = gguf.string("tokenizer.chat_template");
                 Ok(template.map_err(|source| self.gguf_error(source))?.map(str::to_owned))
             }
+            Contents::Folder(folder) => folder.chat_template(),
         }
     }
 
@@ -232,18 +279,31 @@ impl ModelFiles {
                 }
                 Ok(SpecialTokens { bos: vocabulary.bos, eos })
             }
+            Contents::Folder(folder) => folder.special_tokens(self.config.vocab_size),
         }
+    }
+
+    /// The content's name: BLAKE3 of a GGUF file; of a folder, the digest of its files (see
+    /// [`crate::digest`]). It reads everything, so it takes a while.
+    pub fn digest(&self) -> Result<blake3::Hash, ModelFileError> {
+        match &self.contents {
+            Contents::Gguf(gguf) => digest::of_map(gguf.source()),
+            Contents::Folder(folder) => folder.digest(),
+        }
+        .map_err(|(path, source)| ModelFileError::Io { path, source })
     }
 
     fn naming(&self) -> Naming {
         match &self.contents {
             Contents::Gguf(_) => Naming::Gguf,
+            Contents::Folder(_) => Naming::HuggingFace,
         }
     }
 
-    fn maps(&self) -> impl Iterator<Item = &MappedFile> {
+    fn maps(&self) -> &[MappedFile] {
         match &self.contents {
-            Contents::Gguf(gguf) => std::iter::once(gguf.source()),
+            Contents::Gguf(gguf) => std::slice::from_ref(gguf.source()),
+            Contents::Folder(folder) => folder.shards(),
         }
     }
 
