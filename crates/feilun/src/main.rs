@@ -1,1 +1,42 @@
-fn main() {}
+//! `feilun`: the command line. One file per command in [`commands`]; the rest is what commands
+//! share. It knows files, the network and the terminal; the engine's crates know none of them.
+
+mod catalog;
+mod cli;
+mod commands;
+mod data_dir;
+mod environment;
+mod failure;
+mod interrupt;
+mod machine;
+mod manifest;
+mod model_name;
+mod output;
+mod pull;
+mod stored_model;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::Cli;
+use crate::environment::Environment;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let environment = Environment::read();
+    match run(cli, environment) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.kind().exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli, environment: Environment) -> failure::Outcome {
+    interrupt::exit_at_once()?;
+    let session = commands::Session::new(cli.data, environment)?;
+    commands::run(cli.command, &session)
+}

@@ -1,0 +1,64 @@
+//! Where things lie in the data directory.
+//!
+//! ```text
+//! DATA/models/NAME/manifest.json   an installed model: complete, never changed
+//! DATA/models/NAME/...             its files
+//! DATA/models/.partial/NAME/       a pull on its way, resumable
+//! DATA/models/.partial/NAME.lock   held by the pull that works on it
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Outcome, OutcomeExt as _};
+use crate::manifest::{self, Manifest};
+use crate::model_name::ModelName;
+
+/// The directory that `--data` names.
+#[derive(Clone, Debug)]
+pub(crate) struct DataDir(PathBuf);
+
+impl DataDir {
+    pub(crate) fn new(path: PathBuf) -> DataDir {
+        DataDir(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn models(&self) -> PathBuf {
+        self.0.join("models")
+    }
+
+    pub(crate) fn model(&self, name: &ModelName) -> PathBuf {
+        self.models().join(name.as_str())
+    }
+
+    pub(crate) fn partials(&self) -> PathBuf {
+        self.models().join(".partial")
+    }
+
+    /// The installed models by name. Folders without a readable manifest come with the reason.
+    pub(crate) fn installed(&self) -> Outcome<Vec<(ModelName, Outcome<Manifest>)>> {
+        let folder = self.models();
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.doing(|| format!("cannot read {}", folder.display()))?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            // Whatever else lies there, such as `.partial`, is no model.
+            let name = entry?.file_name();
+            names.extend(name.to_str().and_then(|text| text.parse::<ModelName>().ok()));
+        }
+        names.sort();
+        Ok(names
+            .into_iter()
+            .map(|name| {
+                let manifest = manifest::read(&self.model(&name));
+                (name, manifest)
+            })
+            .collect())
+    }
+}
