@@ -27,6 +27,11 @@ impl BlockTable {
         BlockTable { key, shared: Vec::new(), blocks: Vec::new() }
     }
 
+    /// What it may share, and with whom.
+    pub fn key(&self) -> &PrefixKey {
+        &self.key
+    }
+
     /// The blocks, in order of positions.
     pub fn blocks(&self) -> &[BlockId] {
         &self.blocks
@@ -70,6 +75,11 @@ impl KvCache {
     /// Blocks that a sequence could have now: free ones, and those kept for nobody in particular.
     pub fn num_available(&self) -> usize {
         self.pool.num_free() + self.num_idle
+    }
+
+    /// Whether prefixes are shared.
+    pub fn is_sharing(&self) -> bool {
+        self.sharing
     }
 
     /// Blocks that hold prefixes which no sequence uses.

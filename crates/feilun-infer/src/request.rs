@@ -1,0 +1,138 @@
+//! What a caller asks of the engine.
+
+use std::sync::Arc;
+
+use feilun_model::{Adapter, BatchMode};
+
+use crate::constraint::Constraint;
+use crate::kv::prefix::{AdapterDigest, Namespace, PrefixKey};
+use crate::sampling::{SamplingError, SamplingParams};
+use crate::stop::StopError;
+
+/// Most extra stop tokens of one request.
+pub const STOP_TOKENS_MAX: usize = 64;
+
+/// Names a request of one engine; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// A LoRA adapter that is in memory.
+#[derive(Clone, Debug)]
+pub struct LoadedAdapter {
+    /// Its content digest: what keeps the prefixes of different adapters apart.
+    pub digest: AdapterDigest,
+    /// Its weights.
+    pub weights: Arc<Adapter>,
+}
+
+/// One prompt to be continued, or scored.
+///
+/// Several samples of one prompt are several requests with [`SamplingParams::fork`]: they share
+/// the prompt's blocks, and the prompt is computed once.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Token ids, control tokens and an automatic BOS included; at least one.
+    pub prompt: Vec<u32>,
+    /// Most tokens to generate. With the prompt they must fit the context: nothing is cut off.
+    /// 0 computes the prompt alone.
+    pub max_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// Text that ends the answer and is not part of it.
+    pub stop_strings: Vec<String>,
+    /// Tokens that end the answer, besides the vocabulary's end tokens.
+    pub stop_tokens: Vec<u32>,
+    /// Goes on after the vocabulary's end tokens, as benchmarks want it.
+    pub ignore_end_tokens: bool,
+    /// What the answer must be.
+    pub constraint: Option<Constraint>,
+    /// Applied to the model.
+    pub adapter: Option<LoadedAdapter>,
+    /// `Exact`: bit-identical however the request is batched, chunked, or found in the cache.
+    pub mode: BatchMode,
+    /// Prefixes are shared within a namespace only.
+    pub namespace: Namespace,
+    /// Report the log-probabilities of the prompt's tokens, with so many alternatives.
+    pub prompt_logprobs: Option<usize>,
+}
+
+impl Request {
+    /// A request for up to `max_tokens` tokens from the model's own distribution.
+    pub fn new(prompt: Vec<u32>, max_tokens: usize) -> Request {
+        Request {
+            prompt,
+            max_tokens,
+            sampling: SamplingParams::default(),
+            stop_strings: Vec::new(),
+            stop_tokens: Vec::new(),
+            ignore_end_tokens: false,
+            constraint: None,
+            adapter: None,
+            mode: BatchMode::Fast,
+            namespace: Namespace::default(),
+            prompt_logprobs: None,
+        }
+    }
+
+    pub(crate) fn prefix_key(&self) -> PrefixKey {
+        PrefixKey {
+            namespace: self.namespace,
+            adapter: self.adapter.as_ref().map(|adapter| adapter.digest),
+            mode: self.mode,
+        }
+    }
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SubmitError {
+    /// Too many are waiting.
+    #[error("the queue is full: {max} requests are waiting")]
+    QueueFull {
+        /// The bound.
+        max: usize,
+    },
+    /// A prompt without tokens.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// A token id outside the vocabulary.
+    #[error("{what}: token id {token} is not in the vocabulary of {vocab_size}")]
+    TokenOutOfRange {
+        /// Where.
+        what: &'static str,
+        /// The id found.
+        token: u32,
+        /// Ids must be below this.
+        vocab_size: usize,
+    },
+    /// Prompt and answer exceed the model's context.
+    #[error(
+        "{prompt_tokens} prompt tokens and up to {max_tokens} more exceed the context of {limit}"
+    )]
+    ContextTooLong {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Most tokens to generate.
+        max_tokens: usize,
+        /// The model's context, in tokens.
+        limit: usize,
+    },
+    /// Prompt and answer exceed the KV cache.
+    #[error(
+        "{prompt_tokens} prompt tokens and up to {max_tokens} more exceed the KV cache of {limit}"
+    )]
+    CacheTooSmall {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Most tokens to generate.
+        max_tokens: usize,
+        /// The cache, in tokens.
+        limit: usize,
+    },
+    /// A sampling parameter.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// A stop string.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+}
