@@ -9,10 +9,12 @@
 #![allow(unsafe_code)]
 
 pub mod activation;
+pub mod attention;
 pub mod bench;
 pub mod block;
 pub mod dequantize;
 pub mod isa;
+pub mod kv;
 pub mod machine;
 pub mod matmul;
 pub mod memory;

@@ -1,0 +1,183 @@
+//! The kernels of each instruction path and kind of cache, as tables of functions.
+
+use super::float::{self, StoredBf16, StoredF32};
+use super::q8;
+use super::tile::{self, RowState, Softmax, Tile};
+use crate::Isa;
+use crate::kv::KvKind;
+use crate::vector::Level;
+
+/// The functions that one kind of cache needs on one instruction path. All are unsafe to call:
+/// the machine must have the path, which [`kernels`] sees to, and pointers must be as the
+/// generic functions of the same names say.
+pub(super) struct Kernels {
+    pub(super) pack_query:
+        unsafe fn(*const f32, usize, *mut u8, usize, usize, usize, f32) -> RowState,
+    /// Bytes of a packed query per value of the padded dimension.
+    pub(super) query_bytes: usize,
+    /// For tiles of 1, 2, ... rows.
+    pub(super) tiles: &'static [TileKernels],
+    pub(super) softmax: unsafe fn(&Tile, usize, &mut RowState),
+    /// For a row of a tile that sees no key of the chunk.
+    pub(super) hide: unsafe fn(&Tile, usize),
+    pub(super) merge: unsafe fn(*mut f32, &mut Softmax, *const f32, Softmax, usize),
+    pub(super) finish: unsafe fn(*const f32, f32, *mut f32, usize),
+}
+
+pub(super) struct TileKernels {
+    pub(super) scores: unsafe fn(&Tile),
+    pub(super) values: unsafe fn(&Tile),
+}
+
+/// The kernels for `isa`, or for the best that this machine has below it.
+pub(super) fn kernels(isa: Isa, kind: KvKind) -> &'static Kernels {
+    let [f32, bf16, q8] = match Level::of(isa) {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => [&avx512::F32, &avx512::BF16, &avx512::Q8],
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => [&avx2::F32, &avx2::BF16, &avx2::Q8],
+        _ => [&portable::F32, &portable::BF16, &portable::Q8],
+    };
+    match kind {
+        KvKind::F32 => f32,
+        KvKind::Bf16 => bf16,
+        KvKind::Q8 => q8,
+    }
+}
+
+/// Compiles the kernels for one path. For each number of rows in a tile: how many vectors of
+/// keys, and of values, are held against them; accumulators must fit the registers.
+macro_rules! level {
+    ($level:ident, $simd:expr, { $(#[$attribute:meta])* },
+        float: [$(($float_rows:literal, $float_keys:literal, $float_values:literal)),*],
+        q8: [$(($q8_rows:literal, $q8_keys:literal, $q8_values:literal)),*]) => {
+        #[expect(
+            clippy::undocumented_unsafe_blocks,
+            reason = "one reason for all: these only add the target features; the contract is \
+                      that of the function they call, and the caller's"
+        )]
+        mod $level {
+            use super::*;
+
+            $(#[$attribute])*
+            unsafe fn float_pack_query(
+                q: *const f32, len: usize, out: *mut u8, row: usize, num_rows: usize, dim: usize,
+                scale: f32,
+            ) -> RowState {
+                unsafe { float::pack_query(q, len, out, row, num_rows, dim, scale) }
+            }
+
+            $(#[$attribute])*
+            unsafe fn float_scores<T: float::Stored, const R: usize, const N: usize>(tile: &Tile) {
+                unsafe { float::scores::<_, T, R, N>($simd, tile) }
+            }
+
+            $(#[$attribute])*
+            unsafe fn float_values<T: float::Stored, const R: usize, const N: usize>(tile: &Tile) {
+                unsafe { float::values::<_, T, R, N>($simd, tile) }
+            }
+
+            $(#[$attribute])*
+            unsafe fn float_softmax(tile: &Tile, r: usize, row: &mut RowState) {
+                unsafe { float::softmax($simd, tile, r, row) }
+            }
+
+            unsafe fn float_hide(_: &Tile, _: usize) {}
+
+            $(#[$attribute])*
+            unsafe fn q8_pack_query(
+                q: *const f32, len: usize, out: *mut u8, row: usize, num_rows: usize, dim: usize,
+                scale: f32,
+            ) -> RowState {
+                unsafe { q8::pack_query($simd, q, len, out, row, num_rows, dim, scale) }
+            }
+
+            $(#[$attribute])*
+            unsafe fn q8_scores<const R: usize, const N: usize>(tile: &Tile) {
+                unsafe { q8::scores::<_, R, N>($simd, tile) }
+            }
+
+            $(#[$attribute])*
+            unsafe fn q8_values<const R: usize, const N: usize>(tile: &Tile) {
+                unsafe { q8::values::<_, R, N>($simd, tile) }
+            }
+
+            $(#[$attribute])*
+            unsafe fn q8_softmax(tile: &Tile, r: usize, row: &mut RowState) {
+                unsafe { q8::softmax($simd, tile, r, row) }
+            }
+
+            unsafe fn q8_hide(tile: &Tile, r: usize) {
+                unsafe { q8::hide(tile, r) }
+            }
+
+            $(#[$attribute])*
+            unsafe fn merge(
+                state: *mut f32, total: &mut Softmax, acc: *const f32, chunk: Softmax, dim: usize,
+            ) {
+                unsafe { tile::merge($simd, state, total, acc, chunk, dim) }
+            }
+
+            $(#[$attribute])*
+            unsafe fn finish(state: *const f32, sum: f32, out: *mut f32, len: usize) {
+                unsafe { tile::finish($simd, state, sum, out, len) }
+            }
+
+            pub(super) static F32: Kernels = Kernels {
+                pack_query: float_pack_query,
+                query_bytes: 4,
+                tiles: &[$(TileKernels {
+                    scores: float_scores::<StoredF32, $float_rows, $float_keys>,
+                    values: float_values::<StoredF32, $float_rows, $float_values>,
+                }),*],
+                softmax: float_softmax,
+                hide: float_hide,
+                merge,
+                finish,
+            };
+
+            pub(super) static BF16: Kernels = Kernels {
+                tiles: &[$(TileKernels {
+                    scores: float_scores::<StoredBf16, $float_rows, $float_keys>,
+                    values: float_values::<StoredBf16, $float_rows, $float_values>,
+                }),*],
+                ..F32
+            };
+
+            pub(super) static Q8: Kernels = Kernels {
+                pack_query: q8_pack_query,
+                query_bytes: 2,
+                tiles: &[$(TileKernels {
+                    scores: q8_scores::<$q8_rows, $q8_keys>,
+                    values: q8_values::<$q8_rows, $q8_values>,
+                }),*],
+                softmax: q8_softmax,
+                hide: q8_hide,
+                merge,
+                finish,
+            };
+        }
+    };
+}
+
+level!(
+    portable, crate::vector::Portable, {},
+    float: [(1, 2, 1), (2, 2, 1)],
+    q8: [(1, 2, 1), (2, 2, 1)]
+);
+
+#[cfg(target_arch = "x86_64")]
+level!(
+    avx2, crate::vector::Avx2::new(), { #[target_feature(enable = "avx2,fma,f16c")] },
+    float: [(1, 4, 4), (2, 2, 2)],
+    q8: [(1, 2, 2), (2, 1, 1)]
+);
+
+#[cfg(target_arch = "x86_64")]
+level!(
+    avx512, crate::vector::Avx512::new(), {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    },
+    float: [(1, 8, 8), (2, 8, 8), (3, 4, 4), (4, 4, 4), (5, 4, 4), (6, 4, 4)],
+    q8: [(1, 8, 8), (2, 4, 4), (3, 4, 4), (4, 2, 2)]
+);
