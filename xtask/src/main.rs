@@ -3,10 +3,12 @@
 //! Start it as `cargo xtask COMMAND`. It knows the workspace, never the inside of a crate.
 
 mod arrows;
+mod bench_infer;
 mod ci;
 mod dependencies;
 mod metadata;
 mod models;
+mod peer;
 mod tests;
 
 use std::process::{Command, ExitCode};
@@ -29,12 +31,21 @@ enum Xtask {
     },
     /// Fetch the model files that tests need and print their folder
     Models,
+    /// Measure side by side with other engines
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(clap::Subcommand)]
+enum Bench {
+    Infer(bench_infer::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Xtask::parse() {
         Xtask::Ci => ci::run_all(),
         Xtask::Test { args } => tests::run_with_models(&args),
+        Xtask::Bench(Bench::Infer(arguments)) => bench_infer::run(&arguments),
         Xtask::Models => models::fetch().map(|folder| say_to_stdout(&folder.display().to_string())),
     };
     match outcome {
