@@ -227,12 +227,24 @@ impl PackedMatrix {
         }
     }
 
-    /// Dequantizes a panel to `out`, `[cols][16]`.
+    /// Dequantizes a panel to `out`, `[cols][16]`: what [`PackedMatrix::row`] gives for each of
+    /// its rows, with the scales of a group looked up once.
     pub(crate) fn panel_to_f32(&self, panel: usize, out: &mut [f32]) {
-        let panel = self.panel(panel);
-        for (col, lanes) in out.chunks_exact_mut(PANEL_ROWS).take(self.cols).enumerate() {
-            for (lane, out) in lanes.iter_mut().enumerate() {
-                *out = self.weight(panel, lane, col);
+        let (scales, quants) = self.panel(panel).split_at(self.quant_offset);
+        let group_bytes = group_bytes(self.block_type);
+        let groups = out.chunks_exact_mut(GROUP_COLS * PANEL_ROWS);
+        for (g, (out, group)) in groups.zip(quants.chunks_exact(group_bytes)).enumerate() {
+            let scales_at = |col: usize| -> [(f32, f32); PANEL_ROWS] {
+                std::array::from_fn(|lane| {
+                    stored_scale(self.block_type, scales, lane, g * GROUP_COLS + col)
+                })
+            };
+            let halves = [scales_at(0), scales_at(GROUP_COLS / 2)];
+            for (col, out) in out.chunks_exact_mut(PANEL_ROWS).enumerate() {
+                for (lane, (out, (scale, min))) in out.iter_mut().zip(halves[col / 16]).enumerate() {
+                    let quant = i32::from(stored_quant(self.block_type, group, lane, col));
+                    *out = scale * (quant - zero_point(self.block_type)) as f32 + min;
+                }
             }
         }
     }
@@ -476,7 +488,7 @@ pub(crate) struct SendPointer<T>(pub(crate) *mut T);
 
 impl<T> SendPointer<T> {
     /// A method, so that closures capture the whole struct and not the bare pointer.
-    pub(crate) fn get(self) -> *mut T {
+    pub(crate) fn get(&self) -> *mut T {
         self.0
     }
 }

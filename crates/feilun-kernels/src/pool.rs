@@ -117,6 +117,32 @@ impl Pool {
         self.broadcast(&take_ranges, false);
     }
 
+    /// Calls `body(index, chunk)` for each chunk of `width` values (`values` is a whole number of
+    /// them), at most `grain` chunks at a time on a thread.
+    ///
+    /// # Panics
+    /// When `values` is not a whole number of chunks; as [`Pool::run`].
+    pub fn for_each_chunk<T: Send>(
+        &mut self,
+        values: &mut [T],
+        width: usize,
+        grain: usize,
+        body: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        assert!(values.len().is_multiple_of(width), "{} values in chunks of {width}", values.len());
+        let start = crate::pack::SendPointer(values.as_mut_ptr());
+        self.for_each_range(values.len() / width, grain, |range| {
+            for index in range {
+                // SAFETY: the chunk lies within `values`, each index is visited once, and
+                // chunks of different indices do not overlap.
+                let chunk = unsafe {
+                    std::slice::from_raw_parts_mut(start.get().add(index * width), width)
+                };
+                body(index, chunk);
+            }
+        });
+    }
+
     /// Offers the job to all workers and runs it here. Waits for all workers, or only for those
     /// that began before this thread was done.
     fn broadcast(&mut self, job: Job<'_>, all: bool) {
@@ -241,6 +267,15 @@ mod tests {
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
         }
+    }
+
+    #[test]
+    fn chunks_are_visited_once() {
+        let mut values = vec![0; 3 * 101];
+        Pool::new(2).unwrap().for_each_chunk(&mut values, 3, 4, |index, chunk| {
+            chunk.iter_mut().for_each(|value| *value += index + 1);
+        });
+        assert!(values.iter().enumerate().all(|(i, &value)| value == i / 3 + 1));
     }
 
     #[test]

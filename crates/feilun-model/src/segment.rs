@@ -67,6 +67,14 @@ pub enum ForwardError {
         /// Planned maximum.
         max: usize,
     },
+    /// More rows of logits than the session was planned for.
+    #[error("{found} rows of logits in one step, at most {max} were planned for")]
+    TooManyLogitRows {
+        /// Rows wanted by all segments.
+        found: usize,
+        /// Planned maximum.
+        max: usize,
+    },
     /// A segment without tokens.
     #[error("segment {segment} has no tokens")]
     EmptySegment {

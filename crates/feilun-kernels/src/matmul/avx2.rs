@@ -14,7 +14,7 @@ use crate::pack::{
     GROUP_COLS, PANEL_ROWS, STEP_BYTES, group_bytes, has_min, quant_bits, scale_record_bytes,
     zero_point,
 };
-use crate::rows::QuantTile;
+use crate::rows::{GROUP_DIGITS, NUM_SUMS, QuantTile};
 
 /// Rows whose sums stay in registers beside the eight of the weights.
 const ROWS_AT_ONCE: usize = 4;
@@ -64,38 +64,42 @@ unsafe fn tile<const TYPE: usize>(
                 let scale = load_scales(block_type, scales.as_ptr(), g, lanes);
                 for (r, acc) in acc.iter_mut().enumerate().take(num_rows) {
                     let at = g * x.height + first + r;
-                    let row = x.quants.as_ptr().add(at * GROUP_COLS).cast::<i32>();
-                    let x_sums = x.sums.as_ptr().add(g * 3 * x.height + first + r);
+                    let high_digits = x.quants.as_ptr().add(at * GROUP_DIGITS).cast::<i32>();
+                    let low_digits = high_digits.add(GROUP_COLS / 4);
+                    let x_sums = x.sums.as_ptr().add(g * NUM_SUMS * x.height + first + r);
                     let x_scale = _mm256_set1_ps(*x.scales.as_ptr().add(at));
                     // Signed 8-bit weights have no zero point left to take off.
-                    let start = |half: usize| {
-                        let sum = x_sums.add((1 + half) * x.height).cast::<i32>().read();
-                        let zero =
-                            if quant_bits(block_type) == 8 { 0 } else { zero_point(block_type) };
-                        _mm256_set1_epi32(zero * sum)
+                    let start = |which: usize| {
+                        let sum = x_sums.add(which * x.height).cast::<i32>().read();
+                        let bits = quant_bits(block_type);
+                        _mm256_set1_epi32(if bits == 8 { 0 } else { zero_point(block_type) * sum })
                     };
-                    let dots = |steps: &[__m256i], row: *const i32, mut dot: __m256i| {
-                        for (step, &weights) in steps.iter().enumerate() {
-                            let x = _mm256_set1_epi32(row.add(step).read_unaligned());
+                    let dots = |first: usize, digits: *const i32, mut dot: __m256i| {
+                        for (step, &weights) in steps.iter().enumerate().skip(first).take(4) {
+                            let x = _mm256_set1_epi32(digits.add(step).read_unaligned());
                             dot = _mm256_add_epi32(dot, dot_step::<TYPE>(weights, x));
                         }
                         dot
                     };
-                    let mut dot = dots(&steps[..4], row, start(0));
-                    if block_type == BlockType::Q6K {
+                    let join = |high, low| {
+                        _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32::<7>(high), low))
+                    };
+                    let mut high = dots(0, high_digits, _mm256_setzero_si256());
+                    let halves = block_type == BlockType::Q6K;
+                    let mut low = dots(0, low_digits, start(if halves { 2 } else { 1 }));
+                    if halves {
                         let scale = _mm256_mul_ps(scale.low, x_scale);
-                        *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *acc);
-                        dot = start(1);
-                    } else {
-                        dot = _mm256_add_epi32(dot, start(1));
+                        *acc = _mm256_fmadd_ps(join(high, low), scale, *acc);
+                        (high, low) = (_mm256_setzero_si256(), start(3));
                     }
-                    dot = dots(&steps[4..], row.add(4), dot);
+                    high = dots(4, high_digits, high);
+                    low = dots(4, low_digits, low);
                     let scale = _mm256_mul_ps(scale.high, x_scale);
-                    *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *acc);
+                    *acc = _mm256_fmadd_ps(join(high, low), scale, *acc);
                 }
                 if has_min(block_type) {
                     for (r, acc) in acc.iter_mut().enumerate().take(num_rows) {
-                        let sum = *x.sums.as_ptr().add(g * 3 * x.height + first + r);
+                        let sum = *x.sums.as_ptr().add(g * NUM_SUMS * x.height + first + r);
                         *acc = _mm256_fmadd_ps(scale.min, _mm256_set1_ps(sum), *acc);
                     }
                 }

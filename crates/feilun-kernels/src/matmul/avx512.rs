@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use super::{FloatPanel, Sums};
 use crate::BlockType;
 use crate::pack::{GROUP_COLS, PANEL_ROWS, STEP_BYTES, group_bytes, scale_record_bytes};
-use crate::rows::QuantTile;
+use crate::rows::{GROUP_DIGITS, NUM_SUMS, QuantTile};
 
 /// What the scales of one group come to.
 struct GroupScales {
@@ -79,10 +79,10 @@ unsafe fn tile<const TYPE: usize, const HEIGHT: usize>(
     for g in 0..num_groups {
         let steps = load_steps::<TYPE>(quants.as_ptr().add(g * group_bytes));
         let scale = load_scales::<TYPE>(scales.as_ptr(), g);
-        let x_quants = x.quants.as_ptr().add(g * HEIGHT * GROUP_COLS);
+        let x_quants = x.quants.as_ptr().add(g * HEIGHT * GROUP_DIGITS);
         let x_scales = x.scales.as_ptr().add(g * HEIGHT);
-        let x_sums = x.sums.as_ptr().add(g * 3 * HEIGHT);
-        // Ask for what the next but a few groups need: a panel is read once, front to back.
+        let x_sums = x.sums.as_ptr().add(g * NUM_SUMS * HEIGHT);
+        // Ask early for what comes: a panel is read once, front to back.
         if HEIGHT <= 2 {
             for line in (0..group_bytes).step_by(64) {
                 let ahead = quants.as_ptr().wrapping_add(g * group_bytes + line + PREFETCH_BYTES);
@@ -90,11 +90,15 @@ unsafe fn tile<const TYPE: usize, const HEIGHT: usize>(
             }
         }
         for r in 0..HEIGHT {
-            let row = x_quants.add(r * GROUP_COLS).cast::<i32>();
+            let high_digits = x_quants.add(r * GROUP_DIGITS).cast::<i32>();
+            let low_digits = high_digits.add(GROUP_COLS / 4);
+            let four = |digits: *const i32, step: usize| {
+                _mm512_set1_epi32(digits.add(step).read_unaligned())
+            };
             // Starting at `-zero * sum` takes the zero point off every product.
-            let start = |half: usize| {
-                let sum =
-                    _mm512_set1_epi32(x_sums.add((1 + half) * HEIGHT + r).cast::<i32>().read());
+            let start = |which: usize| {
+                let sum = x_sums.add(which * HEIGHT + r).cast::<i32>().read();
+                let sum = _mm512_set1_epi32(sum);
                 match zero {
                     8 => _mm512_slli_epi32::<3>(sum),
                     16 => _mm512_slli_epi32::<4>(sum),
@@ -103,35 +107,25 @@ unsafe fn tile<const TYPE: usize, const HEIGHT: usize>(
                     _ => _mm512_setzero_si512(),
                 }
             };
+            let join =
+                |high, low| _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32::<7>(high), low));
             let x_scale = _mm512_set1_ps(x_scales.add(r).read());
-            let mut dot = start(0);
+            let (mut high, mut low) = (_mm512_setzero_si512(), start(if halves { 2 } else { 1 }));
             for (step, &weights) in steps.iter().enumerate().take(4) {
-                dot = _mm512_dpbusd_epi32(
-                    dot,
-                    weights,
-                    _mm512_set1_epi32(row.add(step).read_unaligned()),
-                );
+                high = _mm512_dpbusd_epi32(high, weights, four(high_digits, step));
+                low = _mm512_dpbusd_epi32(low, weights, four(low_digits, step));
             }
             if halves {
-                acc[r] = _mm512_fmadd_ps(
-                    _mm512_cvtepi32_ps(dot),
-                    _mm512_mul_ps(scale.low, x_scale),
-                    acc[r],
-                );
-                dot = start(1);
-            } else if zero != 0 {
-                dot = _mm512_add_epi32(dot, start(1));
+                let scale = _mm512_mul_ps(scale.low, x_scale);
+                acc[r] = _mm512_fmadd_ps(join(high, low), scale, acc[r]);
+                (high, low) = (_mm512_setzero_si512(), start(3));
             }
             for (step, &weights) in steps.iter().enumerate().skip(4) {
-                dot = _mm512_dpbusd_epi32(
-                    dot,
-                    weights,
-                    _mm512_set1_epi32(row.add(step).read_unaligned()),
-                );
+                high = _mm512_dpbusd_epi32(high, weights, four(high_digits, step));
+                low = _mm512_dpbusd_epi32(low, weights, four(low_digits, step));
             }
-            let scale = if halves { scale.high } else { scale.low };
-            acc[r] =
-                _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, x_scale), acc[r]);
+            let scale = _mm512_mul_ps(if halves { scale.high } else { scale.low }, x_scale);
+            acc[r] = _mm512_fmadd_ps(join(high, low), scale, acc[r]);
         }
         if has_min {
             for (r, acc) in acc.iter_mut().enumerate() {

@@ -5,7 +5,7 @@ use crate::BlockType;
 use crate::pack::{
     GROUP_COLS, PANEL_ROWS, group_bytes, has_min, stored_quant, stored_scale, zero_point,
 };
-use crate::rows::QuantTile;
+use crate::rows::{GROUP_DIGITS, NUM_SUMS, QuantTile};
 
 pub(super) fn integer_tile(
     block_type: BlockType,
@@ -25,19 +25,22 @@ pub(super) fn integer_tile(
             }
             for (r, sums) in sums[..x.height].iter_mut().enumerate() {
                 let at = g * x.height + r;
-                let row = &x.quants[at * GROUP_COLS..][..GROUP_COLS];
+                let digits = &x.quants[at * GROUP_DIGITS..][..GROUP_DIGITS];
+                let row: [i32; GROUP_COLS] = std::array::from_fn(|col| {
+                    128 * i32::from(digits[col]) + i32::from(digits[GROUP_COLS + col])
+                });
                 let sum = &mut sums[lane];
                 // One run of columns per scale: 32, or 16 in Q6_K.
                 for first in (0..GROUP_COLS).step_by(run_len) {
                     let run = first..first + run_len;
                     let pairs = weights[run.clone()].iter().zip(&row[run]);
-                    let dot: i32 = pairs.map(|(w, &x)| w * i32::from(x)).sum();
+                    let dot: i32 = pairs.map(|(w, x)| w * x).sum();
                     let (scale, _) = stored_scale(block_type, scales, lane, g * GROUP_COLS + first);
                     *sum = (dot as f32).mul_add(scale * x.scales[at], *sum);
                 }
                 if has_min(block_type) {
                     let (_, min) = stored_scale(block_type, scales, lane, g * GROUP_COLS);
-                    *sum = min.mul_add(x.sums[g * 3 * x.height + r], *sum);
+                    *sum = min.mul_add(x.sums[g * NUM_SUMS * x.height + r], *sum);
                 }
             }
         }

@@ -1,0 +1,239 @@
+//! The weights of a decoder in memory: matrices packed for the kernels, vectors as f32.
+//!
+//! Packing copies a tensor once into panels of the same size and gives the mapped pages of the
+//! file back, so a loaded model takes about as much memory as its file.
+
+use feilun_kernels::pack::PackError;
+use feilun_kernels::{BlockType, PackedMatrix, Pool, dequantize};
+
+use crate::{
+    LayerTensor, ModelConfig, ModelFileError, ModelFiles, RowOrder, TensorRole, TensorView,
+};
+
+/// Why the weights of a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file lacks a tensor or cannot be read.
+    #[error(transparent)]
+    Files(#[from] ModelFileError),
+    /// A matrix cannot be packed.
+    #[error("tensor `{tensor}`")]
+    Pack {
+        /// Its name in the file.
+        tensor: String,
+        /// What is wrong with it.
+        source: PackError,
+    },
+    /// A norm or bias with a value that would silently poison every answer.
+    #[error("tensor `{tensor}`: value {index} is {value}, expected a finite number")]
+    NotFinite {
+        /// Its name in the file.
+        tensor: String,
+        /// Index of the value.
+        index: usize,
+        /// The value found.
+        value: f32,
+    },
+}
+
+/// A linear layer: `y = W x + b`.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub(crate) weights: PackedMatrix,
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+/// The weights of one layer. Optional norms are there where the configuration has them.
+#[derive(Debug)]
+pub(crate) struct LayerWeights {
+    pub(crate) attn_norm: Vec<f32>,
+    pub(crate) q: Linear,
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+    pub(crate) output: Linear,
+    pub(crate) q_norm: Option<Vec<f32>>,
+    pub(crate) k_norm: Option<Vec<f32>>,
+    pub(crate) post_attn_norm: Option<Vec<f32>>,
+    pub(crate) mlp_norm: Vec<f32>,
+    pub(crate) gate: Linear,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+    pub(crate) post_mlp_norm: Option<Vec<f32>>,
+}
+
+/// A loaded decoder: immutable, shared by any number of sessions.
+#[derive(Debug)]
+pub struct Model {
+    config: ModelConfig,
+    pub(crate) embedding: PackedMatrix,
+    pub(crate) output_norm: Vec<f32>,
+    /// `None`: the embedding is the head too.
+    pub(crate) head: Option<PackedMatrix>,
+    pub(crate) layers: Vec<LayerWeights>,
+}
+
+impl Model {
+    /// Loads all weights, with as many threads as the pool has.
+    ///
+    /// # Errors
+    /// When a tensor is missing or holds what no model should, naming it; when memory is short.
+    pub fn load(files: &ModelFiles, pool: &mut Pool) -> Result<Model, LoadError> {
+        let config = files.config().clone();
+        let mut loader = Loader { files, pool };
+        let embedding = loader.matrix(TensorRole::TokenEmbedding)?;
+        let output_norm = loader.vector(TensorRole::OutputNorm)?;
+        let head = if config.tied_embeddings {
+            None
+        } else {
+            Some(loader.matrix(TensorRole::OutputHead)?)
+        };
+        let layers =
+            (0..config.layers.len()).map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
+        Ok(Model { config, embedding, output_norm, head, layers })
+    }
+
+    /// Shape and switches.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Memory that the matrices take.
+    pub fn weight_bytes(&self) -> usize {
+        self.matrices().map(PackedMatrix::bytes).sum()
+    }
+
+    /// Bytes of weights that one decoded token reads: all but the embedding table, which it
+    /// reads one row of unless it is the head as well.
+    pub fn decode_bytes(&self) -> usize {
+        let table = if self.head.is_some() { self.embedding.bytes() } else { 0 };
+        self.weight_bytes() - table
+    }
+
+    /// Number of weights in matrices.
+    pub fn num_weights(&self) -> usize {
+        self.matrices().map(|matrix| matrix.rows() * matrix.cols()).sum()
+    }
+
+    /// Multiplications and additions in matrix products for one token, without its logits.
+    pub fn layer_operations(&self) -> usize {
+        let table = self.embedding.rows() * self.embedding.cols();
+        let head = self.head.as_ref().map_or(0, |head| head.rows() * head.cols());
+        2 * (self.num_weights() - table - head)
+    }
+
+    /// The storage types of the matrices, each once, in order of first use.
+    pub fn block_types(&self) -> Vec<BlockType> {
+        let mut types = Vec::new();
+        for matrix in self.matrices() {
+            if !types.contains(&matrix.block_type()) {
+                types.push(matrix.block_type());
+            }
+        }
+        types
+    }
+
+    pub(crate) fn head(&self) -> &PackedMatrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let linears =
+                [&layer.q, &layer.k, &layer.v, &layer.output, &layer.gate, &layer.up, &layer.down];
+            linears.map(|linear| &linear.weights)
+        });
+        [&self.embedding].into_iter().chain(&self.head).chain(layers)
+    }
+}
+
+struct Loader<'a> {
+    files: &'a ModelFiles,
+    pool: &'a mut Pool,
+}
+
+impl Loader<'_> {
+    fn layer(&mut self, layer: usize) -> Result<LayerWeights, LoadError> {
+        use LayerTensor::*;
+        let config = self.files.config();
+        let (qk_norm, post_norms) = (config.qk_norm, config.post_norms);
+        let (qkv_bias, output_bias, mlp_bias) =
+            (config.qkv_bias, config.output_bias, config.mlp_bias);
+        let role = |tensor| TensorRole::Layer(layer, tensor);
+        Ok(LayerWeights {
+            attn_norm: self.vector(role(AttnNorm))?,
+            q: self.linear(role(AttnQ), qkv_bias.then_some(role(AttnQBias)))?,
+            k: self.linear(role(AttnK), qkv_bias.then_some(role(AttnKBias)))?,
+            v: self.linear(role(AttnV), qkv_bias.then_some(role(AttnVBias)))?,
+            output: self.linear(role(AttnOutput), output_bias.then_some(role(AttnOutputBias)))?,
+            q_norm: self.vector_if(qk_norm, role(AttnQNorm))?,
+            k_norm: self.vector_if(qk_norm, role(AttnKNorm))?,
+            post_attn_norm: self.vector_if(post_norms, role(PostAttnNorm))?,
+            mlp_norm: self.vector(role(MlpNorm))?,
+            gate: self.linear(role(MlpGate), mlp_bias.then_some(role(MlpGateBias)))?,
+            up: self.linear(role(MlpUp), mlp_bias.then_some(role(MlpUpBias)))?,
+            down: self.linear(role(MlpDown), mlp_bias.then_some(role(MlpDownBias)))?,
+            post_mlp_norm: self.vector_if(post_norms, role(PostMlpNorm))?,
+        })
+    }
+
+    fn linear(
+        &mut self,
+        weights: TensorRole,
+        bias: Option<TensorRole>,
+    ) -> Result<Linear, LoadError> {
+        let bias = bias.map(|role| self.vector(role)).transpose()?;
+        Ok(Linear { weights: self.matrix(weights)?, bias })
+    }
+
+    fn matrix(&mut self, role: TensorRole) -> Result<PackedMatrix, LoadError> {
+        let view = self.files.tensor(role)?;
+        let TensorView { block_type, rows, cols, bytes, row_order, .. } = view;
+        let row_of = |row| stored_row(row_order, row);
+        let packed = PackedMatrix::pack(self.pool, block_type, rows, cols, bytes, row_of)
+            .map_err(|source| LoadError::Pack { tensor: view.name.into(), source })?;
+        self.files.advise_dont_need(role)?;
+        Ok(packed)
+    }
+
+    fn vector_if(&mut self, wanted: bool, role: TensorRole) -> Result<Option<Vec<f32>>, LoadError> {
+        wanted.then(|| self.vector(role)).transpose()
+    }
+
+    fn vector(&mut self, role: TensorRole) -> Result<Vec<f32>, LoadError> {
+        let view = self.files.tensor(role)?;
+        let len = view.rows * view.cols;
+        let mut stored = vec![0.0; len];
+        dequantize::dequantize_row(view.block_type, view.bytes, &mut stored);
+        let values: Vec<f32> =
+            (0..len).map(|i| stored[stored_row(view.row_order, i)] + view.offset).collect();
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(index) => {
+                Err(LoadError::NotFinite { tensor: view.name.into(), index, value: values[index] })
+            }
+        }
+    }
+}
+
+/// Where canonical row `row` is stored.
+fn stored_row(order: RowOrder, row: usize) -> usize {
+    match order {
+        RowOrder::Canonical => row,
+        RowOrder::InterleavedPairs { head_dim } => {
+            let (head, at) = (row / head_dim, row % head_dim);
+            head * head_dim + at % (head_dim / 2) * 2 + at / (head_dim / 2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interleaved_pairs_become_halves() {
+        let order = RowOrder::InterleavedPairs { head_dim: 6 };
+        let stored: Vec<usize> = (0..12).map(|row| stored_row(order, row)).collect();
+        assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+    }
+}
