@@ -1,5 +1,18 @@
 //! Generation: sampling, constrained decoding, and a scheduler that batches many requests over
 //! one model with shared prompt prefixes.
+//!
+//! It knows no HTTP, no database and no files, and prints nothing. Start at [`engine`], the
+//! scheduler: a [`request`] goes in, [`event`]s come out of each step. On the way
+//!
+//! - [`kv`] says which sequence holds which blocks of the KV cache, and who may share them;
+//! - the model ([`decoder`]) computes logits;
+//! - [`sampling`] chooses a token, within what a [`constraint`] allows;
+//! - the [`vocabulary`] turns it into text, of which [`stop`] holds back what may begin a stop
+//!   string.
+//!
+//! The model and the vocabulary are traits, so that all this is tested without a model: against
+//! a decoder that is a hash of the tokens it finds in the blocks it is given (see `tests/`).
+
 pub mod constraint;
 pub mod decoder;
 pub mod engine;
@@ -9,3 +22,11 @@ pub mod request;
 pub mod sampling;
 pub mod stop;
 pub mod vocabulary;
+
+pub use constraint::{Constraint, ConstraintCompiler, ConstraintLimits, ConstraintSource};
+pub use decoder::{Decoder, LogitsView};
+pub use engine::{Clock, Engine, EngineConfig};
+pub use event::{Event, EventKind, Finish, FinishReason};
+pub use request::{Request, RequestId, SubmitError};
+pub use sampling::SamplingParams;
+pub use vocabulary::{TextStream, Vocabulary};

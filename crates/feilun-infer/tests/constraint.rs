@@ -261,7 +261,10 @@ fn white_space_is_bounded() {
 #[track_caller]
 fn refused(source: &ConstraintSource) -> ConstraintError {
     let start = Instant::now();
-    let error = compiler(true).compile(source).expect_err("this was accepted");
+    let error = match compiler(true).compile(source) {
+        Ok(_) => panic!("this was accepted: {source:?}"),
+        Err(error) => error,
+    };
     assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
     assert!(error.to_string().len() < 2000, "{error}");
     error
@@ -309,6 +312,9 @@ fn schemas_that_can_only_be_approximated_are_refused() {
         json!({"$ref": "#/$defs/missing"}),
         json!({"type": "strnig"}),
         json!({"type": "integer", "minimum": 5, "maximum": 4}),
+        json!({"type": "integer", "minimum": i64::MIN}),
+        json!({"type": "number", "maximum": 1e300}),
+        json!({"enum": [u64::MAX]}),
         json!({"properties": []}),
         json!({"anyOf": {}}),
         json!({"items": 3}),
@@ -331,17 +337,20 @@ fn hostile_sources_are_errors() {
     let long = json!({"const": "x".repeat(100_000)});
     assert!(matches!(refused(&schema(long)), ConstraintError::SourceTooLong { .. }));
 
-    for text in ["(", "[", "a{", "(?P<", "\\", "a**", "(?=a)", "\\p{Nonsense}", "(a)\\1", "\u{0}("]
+    for text in
+        ["(", "[", "a{", "(?P<", "\\", "(?=a)", "(?x)a\nb", "\\p{Nonsense}", "(a)\\1", "\u{0}("]
     {
         refused(&ConstraintSource::Regex(text.to_owned()));
     }
-    let parens = "(".repeat(20_000) + &")".repeat(20_000);
-    let depth = refused(&ConstraintSource::Regex(parens));
-    assert!(matches!(depth, ConstraintError::SourceTooDeep { .. }));
+    refused(&ConstraintSource::Regex("(".repeat(4000) + &")".repeat(4000)));
+    refused(&ConstraintSource::Regex("a".repeat(10_000)));
+    let patterns = json!({"anyOf": [{"pattern": "a".repeat(5000)}, {"pattern": "b".repeat(5000)}]});
+    assert!(matches!(refused(&schema(patterns)), ConstraintError::SourceTooLong { .. }));
+    refused(&schema(json!({"pattern": "a\\"})));
+    refused(&schema(json!({"patternProperties": {"(": {}}})));
 
     for text in [
         "",
-        "start: ",
         "start: missing",
         "start: \"a",
         "nothing: \"a\"",
@@ -354,7 +363,7 @@ fn hostile_sources_are_errors() {
     ] {
         refused(&ConstraintSource::Lark(text.to_owned()));
     }
-    let parens = "start: ".to_owned() + &"(".repeat(20_000);
+    let parens = "start: ".to_owned() + &"(".repeat(8000);
     assert!(matches!(
         refused(&ConstraintSource::Lark(parens)),
         ConstraintError::SourceTooDeep { .. }
@@ -383,7 +392,7 @@ fn costly_sources_end_soon() {
     };
     let alternatives: Vec<Value> =
         (0..60).map(|i| json!({"properties": {format!("p{i}"): {"type": "string"}}})).collect();
-    let rules: String = (0..3000).map(|i| format!("r{i}: r{}\n", i + 1)).collect();
+    let rules: String = (0..600).map(|i| format!("r{i}: r{}\n", i + 1)).collect();
     let doubled: String = (0..40).map(|i| format!("r{i}: r{0} r{0}\n", i + 1)).collect();
     let sources = [
         schema(chain(1300)),
@@ -396,24 +405,25 @@ fn costly_sources_end_soon() {
         schema(json!({"type": "string", "minLength": 1_000_000_000u64})),
         schema(json!({"type": "string", "maxLength": u64::MAX})),
         schema(json!({"type": "string", "pattern": "((((a{1,1000}){1,1000}){1,1000}){1,1000})"})),
-        schema(json!({"type": "integer", "minimum": -1e300, "maximum": 1e300})),
+        schema(json!({"type": "integer", "minimum": -1e18, "maximum": 1e18})),
+        ConstraintSource::Lark("start: ".to_owned()),
         schema(json!({"type": "number", "multipleOf": 1e-300})),
         schema(json!({"minProperties": 1_000_000_000u64, "type": "object"})),
         schema(json!({"required": ["a".repeat(60_000)]})),
-        ConstraintSource::Regex("(a|aa|aaa)*".repeat(5000)),
+        ConstraintSource::Regex("(a|aa|aaa)*".repeat(600)),
         ConstraintSource::Regex("((a{1,1000}){1,1000}){1,1000}b".to_owned()),
-        ConstraintSource::Regex("x".repeat(60_000)),
-        ConstraintSource::Regex("a?".repeat(30_000)),
-        ConstraintSource::Regex("a|".repeat(30_000)),
+        ConstraintSource::Regex("x".repeat(8000)),
+        ConstraintSource::Regex("a?".repeat(4000)),
+        ConstraintSource::Regex("a|".repeat(4000)),
         ConstraintSource::Regex("[^\\p{L}]&&[a-z]".to_owned()),
         ConstraintSource::Regex("(?i)\\p{L}{1,5000}".to_owned()),
-        ConstraintSource::Lark(format!("start: r0\n{rules}r3000: \"a\"\n")),
+        ConstraintSource::Lark(format!("start: r0\n{rules}r600: \"a\"\n")),
         ConstraintSource::Lark(format!("start: r0\n{doubled}r40: \"a\"\n")),
         ConstraintSource::Lark("start: start start | \"a\" | \n".to_owned()),
         ConstraintSource::Lark("start: start\n".to_owned()),
         ConstraintSource::Lark("start: \"a\"{1,1000000000}\n".to_owned()),
-        ConstraintSource::Lark(format!("start: {}\n", "\"a\"|".repeat(10_000))),
-        ConstraintSource::Lark(format!("start: {}\n", "\"a\"? ".repeat(10_000))),
+        ConstraintSource::Lark(format!("start: {}\n", "\"a\"|".repeat(1900))),
+        ConstraintSource::Lark(format!("start: {}\n", "\"a\"? ".repeat(1500))),
     ];
     let compiler = compiler(true);
     for (index, source) in sources.iter().enumerate() {
@@ -421,7 +431,7 @@ fn costly_sources_end_soon() {
         let compiled = compiler.compile(source);
         let elapsed = start.elapsed();
         println!("{index}: {elapsed:?} {:?}", compiled.as_ref().map(|_| ()));
-        assert!(elapsed < Duration::from_secs(10), "source {index} took {elapsed:?}");
+        assert!(elapsed < Duration::from_secs(5), "source {index} took {elapsed:?}");
         if let Ok(constraint) = compiled {
             let mut matcher = constraint.start();
             let start = Instant::now();

@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use super::ConstraintError;
+use super::{ConstraintError, ConstraintKind};
 
 /// Keywords whose value is no schema, and which llguidance 1.9 enforces.
 const ASSERTIONS: [&str; 18] = [
@@ -58,16 +58,22 @@ const ANNOTATIONS: [&str; 10] = [
 /// Annotations that change the meaning of others where they stand deeper than the root.
 const ROOT_ANNOTATIONS: [&str; 3] = ["$schema", "$id", "id"];
 
+/// Largest magnitude of a number that constrains. llguidance calculates with i64, and negates.
+const NUMBER_MAX: f64 = 1e18;
+
 /// Bounds of a schema.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SchemaBounds {
     pub(super) depth_max: usize,
     pub(super) values_max: usize,
+    /// Of all patterns together.
+    pub(super) pattern_bytes_max: usize,
 }
 
 /// Walks the schema once.
 pub(super) fn check(schema: &Value, bounds: SchemaBounds) -> Result<(), ConstraintError> {
-    let mut walk = Walk { bounds, num_values: 0, path: Vec::new(), old_draft: false };
+    let mut walk =
+        Walk { bounds, num_values: 0, num_pattern_bytes: 0, path: Vec::new(), old_draft: false };
     // Before the keywords: nothing else here is safe on a value of any size.
     walk.check_size(schema, 0)?;
     if let Some(draft) = schema.get("$schema").and_then(Value::as_str) {
@@ -79,6 +85,7 @@ pub(super) fn check(schema: &Value, bounds: SchemaBounds) -> Result<(), Constrai
 struct Walk<'a> {
     bounds: SchemaBounds,
     num_values: usize,
+    num_pattern_bytes: usize,
     path: Vec<&'a str>,
     old_draft: bool,
 }
@@ -115,10 +122,16 @@ impl<'a> Walk<'a> {
 
     fn check_keyword(&mut self, keyword: &str, value: &'a Value) -> Result<(), ConstraintError> {
         let at_root = self.path.len() == 1;
-        if ASSERTIONS.contains(&keyword)
-            || ANNOTATIONS.contains(&keyword)
-            || at_root && ROOT_ANNOTATIONS.contains(&keyword)
-        {
+        if let ("pattern", Value::String(pattern)) = (keyword, value) {
+            self.check_pattern(pattern)?;
+        }
+        if let ("patternProperties", Value::Object(map)) = (keyword, value) {
+            map.keys().try_for_each(|pattern| self.check_pattern(pattern))?;
+        }
+        if ASSERTIONS.contains(&keyword) {
+            return self.check_numbers(value);
+        }
+        if ANNOTATIONS.contains(&keyword) || at_root && ROOT_ANNOTATIONS.contains(&keyword) {
             return Ok(());
         }
         // Drafts before 2020-12 do not know it, and llguidance would pass over it.
@@ -144,6 +157,28 @@ impl<'a> Walk<'a> {
             }
             _ => Err(self.unsupported(keyword)),
         }
+    }
+
+    fn check_numbers(&self, value: &Value) -> Result<(), ConstraintError> {
+        match value {
+            Value::Number(number) if !number.as_f64().is_some_and(|x| x.abs() <= NUMBER_MAX) => {
+                let found = super::shorten(&number.to_string());
+                Err(ConstraintError::NumberOutOfRange { found, path: self.pointer() })
+            }
+            Value::Array(items) => items.iter().try_for_each(|item| self.check_numbers(item)),
+            Value::Object(map) => map.values().try_for_each(|item| self.check_numbers(item)),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_pattern(&mut self, pattern: &str) -> Result<(), ConstraintError> {
+        self.num_pattern_bytes += pattern.len();
+        super::regex::check(pattern, self.bounds.depth_max)?;
+        super::check_length(
+            ConstraintKind::Regex,
+            self.num_pattern_bytes,
+            self.bounds.pattern_bytes_max,
+        )
     }
 
     fn unsupported(&self, keyword: &str) -> ConstraintError {

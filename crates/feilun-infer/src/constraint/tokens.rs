@@ -11,6 +11,12 @@ use crate::vocabulary::Vocabulary;
 const TOKEN_BYTES_MAX: usize = 1000;
 /// Most bytes of all tokens: the trie can hold 2^22 nodes, and has at most one for each byte.
 const TRIE_BYTES_MAX: usize = (1 << 22) - 256;
+/// A tokenizer that spells these otherwise (it normalises, or puts a space in front) cannot say
+/// how the model would continue a text; then no spelling is forced.
+const PROBES: [&str; 5] = ["a", " a", "{\"name\": \"", "true", "\n  ]"];
+/// How much of a text that is forced is tokenized as the model would; the rest will be when it is
+/// its turn. llguidance asks again after each token, for all that is still to come.
+const CANONICAL_BYTES: usize = 512;
 /// Ids are stored in 24 bits, of which the last value is taken.
 const NUM_TOKENS_MAX: usize = (1 << 24) - 2;
 
@@ -51,7 +57,10 @@ impl TokenEnvironment {
         if !end_tokens.is_empty() {
             trie = trie.with_eos_tokens(&end_tokens);
         }
-        let canonical = vocabulary.tokenize("a").is_some();
+        let canonical = PROBES.iter().all(|probe| {
+            let tokens = vocabulary.tokenize(probe);
+            tokens.is_some_and(|tokens| trie.decode_raw(&tokens) == probe.as_bytes())
+        });
         Ok(TokenEnvironment { trie, vocabulary, canonical })
     }
 }
@@ -69,13 +78,14 @@ impl TokenizerEnv for TokenEnvironment {
 
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
         let tokenize = |text: &str| self.vocabulary.tokenize(text).unwrap_or_default();
-        let tokens = self.trie.tokenize_with_greedy_fallback(bytes, tokenize);
-        // A tokenizer that normalises, or puts a space in front, spells something else.
-        if self.trie.decode_raw(&tokens) == bytes {
-            tokens
-        } else {
-            self.trie.greedy_tokenize(bytes)
+        let (near, far) = bytes.split_at(bytes.len().min(CANONICAL_BYTES));
+        let mut tokens = self.trie.tokenize_with_greedy_fallback(near, tokenize);
+        // As with the probes: a spelling that is not this text is of no use.
+        if self.trie.decode_raw(&tokens) != near {
+            tokens = self.trie.greedy_tokenize(near);
         }
+        tokens.extend(self.trie.greedy_tokenize(far));
+        tokens
     }
 
     fn tokenize_is_canonical(&self) -> bool {

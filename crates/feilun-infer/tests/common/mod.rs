@@ -71,12 +71,14 @@ impl Vocabulary for ToyVocabulary {
         }
         let mut rest = text.as_bytes();
         let mut tokens = Vec::new();
-        while !rest.is_empty() {
-            let longest = (0..NUM_TOKENS as u32)
-                .filter(|&t| token_bytes(t).is_some_and(|b| rest.starts_with(&b)))
-                .max_by_key(|&t| token_bytes(t).map_or(0, |b| b.len()));
-            let token = longest.expect("every byte is a token");
-            rest = &rest[token_bytes(token).map_or(0, |b| b.len())..];
+        while let Some(&first) = rest.first() {
+            let fits = |&i: &usize| rest.starts_with(WORDS[i].as_bytes());
+            let longest = (0..WORDS.len()).filter(fits).max_by_key(|&i| WORDS[i].len());
+            let (token, len) = match longest {
+                Some(i) => (FIRST_BYTE + 256 + i as u32, WORDS[i].len()),
+                None => (byte(first), 1),
+            };
+            rest = &rest[len..];
             tokens.push(token);
         }
         Some(tokens)
