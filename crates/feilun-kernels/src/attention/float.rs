@@ -1,7 +1,7 @@
 //! The inner loops for caches of floats: f32 products, bf16 widened as it is loaded.
 
 use super::CHUNK_TOKENS;
-use super::tile::{RowState, Softmax, Tile, mask_edges, max_score};
+use super::tile::{RowState, Tile, chunk_maxima};
 use crate::kv::BLOCK_TOKENS;
 use crate::vector::{LANES, Simd, exp2};
 
@@ -68,29 +68,35 @@ pub(super) unsafe fn pack_query(
 /// # Safety
 /// As [`Tile`] says, with `R` rows.
 #[inline(always)]
-pub(super) unsafe fn scores<S: Simd, T: Stored, const R: usize, const N: usize>(
+pub(super) unsafe fn scores<
+    S: Simd,
+    T: Stored,
+    const R: usize,
+    const N: usize,
+    const STREAM: bool,
+>(
     simd: S,
     tile: &Tile,
 ) {
     let mut block = tile.block_start;
     // SAFETY (all): blocks stay within those of the tile.
     while block + N <= tile.block_end {
-        unsafe { block_scores::<S, T, R, N>(simd, tile, block) };
+        unsafe { block_scores::<S, T, R, N, STREAM>(simd, tile, block) };
         block += N;
     }
     while block + 2 <= tile.block_end {
         // SAFETY: as above.
-        unsafe { block_scores::<S, T, R, 2>(simd, tile, block) };
+        unsafe { block_scores::<S, T, R, 2, STREAM>(simd, tile, block) };
         block += 2;
     }
     if block < tile.block_end {
         // SAFETY: as above.
-        unsafe { block_scores::<S, T, R, 1>(simd, tile, block) };
+        unsafe { block_scores::<S, T, R, 1, STREAM>(simd, tile, block) };
     }
 }
 
 #[inline(always)]
-unsafe fn block_scores<S: Simd, T: Stored, const R: usize, const N: usize>(
+unsafe fn block_scores<S: Simd, T: Stored, const R: usize, const N: usize, const STREAM: bool>(
     simd: S,
     tile: &Tile,
     block: usize,
@@ -107,7 +113,12 @@ unsafe fn block_scores<S: Simd, T: Stored, const R: usize, const N: usize>(
         for d in 0..tile.dim {
             let mut key_vectors = [simd.splat(0.0); N];
             for n in 0..N {
-                key_vectors[n] = T::load(simd, keys[n].add(d * T::VECTOR_BYTES));
+                let key = keys[n].add(d * T::VECTOR_BYTES);
+                key_vectors[n] = T::load(simd, key);
+                if STREAM {
+                    // The values are as long, and come next.
+                    simd.prefetch(key.wrapping_add(tile.dim * T::VECTOR_BYTES));
+                }
             }
             for r in 0..R {
                 let q = simd.splat(*query.add(d * R + r));
@@ -126,35 +137,42 @@ unsafe fn block_scores<S: Simd, T: Stored, const R: usize, const N: usize>(
     }
 }
 
-/// Turns the scores of row `r` of the tile into `p` and notes maximum and sum.
+/// Turns the scores of each row into `p` and notes maximum and sum.
 ///
 /// # Safety
-/// As [`Tile`] says; the row sees a key.
+/// As [`Tile`] says, for `rows`.
 #[inline(always)]
-pub(super) unsafe fn softmax<S: Simd>(simd: S, tile: &Tile, r: usize, row: &mut RowState) {
-    // SAFETY: blocks of the row lie in those of the tile.
+pub(super) unsafe fn softmax<S: Simd>(simd: S, tile: &Tile, rows: &mut [RowState]) {
+    // SAFETY: blocks of a row lie in those of the tile.
     unsafe {
-        let scores = tile.scores.add(r * CHUNK_TOKENS);
-        let blocks = mask_edges(scores, row);
-        let max = max_score(simd, scores, blocks.clone());
-        let shift = simd.splat(max);
-        let mut sum = simd.splat(0.0);
-        for block in blocks {
-            let at = scores.add(block * LANES);
-            let p = exp2(simd, simd.sub(simd.load(at), shift));
-            sum = simd.add(sum, p);
-            simd.store(at, p);
+        chunk_maxima(simd, tile, rows);
+        for (r, row) in rows.iter_mut().enumerate() {
+            let scores = tile.scores.add(r * CHUNK_TOKENS);
+            let shift = simd.splat(row.chunk.max);
+            let mut sum = simd.splat(0.0);
+            for block in row.blocks() {
+                let at = scores.add(block * LANES);
+                let p = exp2(simd, simd.sub(simd.load(at), shift));
+                sum = simd.add(sum, p);
+                simd.store(at, p);
+            }
+            row.chunk.sum = simd.reduce_add(sum);
         }
-        row.chunk = Softmax { max, sum: simd.reduce_add(sum) };
     }
 }
 
 /// `acc = sum(p v)` for all rows, each over exactly the keys that it sees.
 ///
 /// # Safety
-/// As [`Tile`] says, with `R` rows, after [`softmax`] of each that sees a key.
+/// As [`Tile`] says, with `R` rows, after [`softmax`].
 #[inline(always)]
-pub(super) unsafe fn values<S: Simd, T: Stored, const R: usize, const N: usize>(
+pub(super) unsafe fn values<
+    S: Simd,
+    T: Stored,
+    const R: usize,
+    const N: usize,
+    const STREAM: bool,
+>(
     simd: S,
     tile: &Tile,
 ) {
@@ -170,23 +188,23 @@ pub(super) unsafe fn values<S: Simd, T: Stored, const R: usize, const N: usize>(
         let end = rows.iter().map(|row| row.key_end).min().unwrap_or(0);
         if start >= end {
             for (r, row) in rows.iter().enumerate() {
-                sum_values::<S, T, 1, N>(simd, tile, r, row.key_start..row.key_end);
+                sum_values::<S, T, 1, N, STREAM>(simd, tile, r, row.key_start..row.key_end);
             }
             return;
         }
         for (r, row) in rows.iter().enumerate() {
-            sum_values::<S, T, 1, N>(simd, tile, r, row.key_start..start);
+            sum_values::<S, T, 1, N, STREAM>(simd, tile, r, row.key_start..start);
         }
-        sum_values::<S, T, R, N>(simd, tile, 0, start..end);
+        sum_values::<S, T, R, N, STREAM>(simd, tile, 0, start..end);
         for (r, row) in rows.iter().enumerate() {
-            sum_values::<S, T, 1, N>(simd, tile, r, end..row.key_end);
+            sum_values::<S, T, 1, N, STREAM>(simd, tile, r, end..row.key_end);
         }
     }
 }
 
 /// Adds the keys of a range to the rows `first_row..first_row + R`.
 #[inline(always)]
-unsafe fn sum_values<S: Simd, T: Stored, const R: usize, const N: usize>(
+unsafe fn sum_values<S: Simd, T: Stored, const R: usize, const N: usize, const STREAM: bool>(
     simd: S,
     tile: &Tile,
     first_row: usize,
@@ -198,18 +216,18 @@ unsafe fn sum_values<S: Simd, T: Stored, const R: usize, const N: usize>(
     let mut d = 0;
     // SAFETY (all): d stays within the padded dimension.
     while d + N * LANES <= tile.dim {
-        unsafe { sum_columns::<S, T, R, N>(simd, tile, first_row, keys.clone(), d) };
+        unsafe { sum_columns::<S, T, R, N, STREAM>(simd, tile, first_row, keys.clone(), d) };
         d += N * LANES;
     }
     while d < tile.dim {
         // SAFETY: as above.
-        unsafe { sum_columns::<S, T, R, 1>(simd, tile, first_row, keys.clone(), d) };
+        unsafe { sum_columns::<S, T, R, 1, STREAM>(simd, tile, first_row, keys.clone(), d) };
         d += LANES;
     }
 }
 
 #[inline(always)]
-unsafe fn sum_columns<S: Simd, T: Stored, const R: usize, const N: usize>(
+unsafe fn sum_columns<S: Simd, T: Stored, const R: usize, const N: usize, const STREAM: bool>(
     simd: S,
     tile: &Tile,
     first_row: usize,
@@ -233,11 +251,16 @@ unsafe fn sum_columns<S: Simd, T: Stored, const R: usize, const N: usize>(
             let block = key / BLOCK_TOKENS;
             let block_end = keys.end.min((block + 1) * BLOCK_TOKENS);
             let values = (*tile.heads.add(block)).add(offset);
+            let next_keys = (*tile.next_heads.add(block)).wrapping_add(d / LANES * T::VECTOR_BYTES);
             while key < block_end {
-                let value = values.add(key % BLOCK_TOKENS * row_bytes);
+                let line = key % BLOCK_TOKENS * row_bytes;
                 let mut vectors = [simd.splat(0.0); N];
                 for n in 0..N {
-                    vectors[n] = T::load(simd, value.add(n * T::VECTOR_BYTES));
+                    let line = line + n * T::VECTOR_BYTES;
+                    vectors[n] = T::load(simd, values.add(line));
+                    if STREAM {
+                        simd.prefetch(next_keys.wrapping_add(line));
+                    }
                 }
                 for r in 0..R {
                     let p = simd.splat(*scores.add(r * CHUNK_TOKENS + key));

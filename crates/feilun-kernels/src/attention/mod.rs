@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::kv::{BLOCK_TOKENS, KvLayout};
 use crate::memory::OutOfMemory;
 use crate::pack::SendPointer;
-use crate::{AlignedBytes, Isa, Pool};
+use crate::{Isa, Pool};
 use plan::Plan;
 use unit::Workspace;
 
@@ -160,6 +160,7 @@ pub fn attend(
         q_stride,
         out: SendPointer(out.as_mut_ptr()),
         plan,
+        group: shape.num_heads / shape.layout.num_kv_heads(),
     };
     let next = AtomicUsize::new(0);
     let work = |thread: usize| {

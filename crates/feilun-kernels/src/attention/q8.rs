@@ -6,9 +6,9 @@
 //! stored with an offset), probabilities that of theirs.
 
 use super::CHUNK_TOKENS;
-use super::tile::{RowState, Softmax, Tile, mask_edges, max_score};
+use super::tile::{RowState, Tile, chunk_maxima};
 use crate::kv::{BLOCK_TOKENS, HEAD_DIM_MAX};
-use crate::vector::{LANES, Simd, exp2, load_partial};
+use crate::vector::{LANES, Simd, exp2};
 
 /// Digits of a query or of a probability.
 const DIGITS: usize = 2;
@@ -17,7 +17,7 @@ const QUERY_MAX: f32 = (127 * 256 + 127) as f32;
 /// Largest probability: both digits are 255.
 const PROBABILITY_MAX: f32 = 65_535.0;
 /// What the stored keys have added.
-const KEY_OFFSET: i32 = 128;
+const KEY_OFFSET: u8 = 128;
 /// Smaller maxima are taken for zero: their reciprocals are not floats.
 const MAX_MIN: f32 = 1e-30;
 /// Bytes of a vector of keys or values.
@@ -43,10 +43,14 @@ pub(super) unsafe fn pack_query<S: Simd>(
 ) -> RowState {
     // SAFETY: the caller's promise.
     let q = unsafe { std::slice::from_raw_parts(q, len) };
+    // A copy with padding, so that all loads are of whole vectors.
+    let mut padded = [0.0f32; HEAD_DIM_MAX];
+    padded[..len].copy_from_slice(q);
+    let padded = &padded.as_chunks::<LANES>().0[..dim / LANES];
     let zero = simd.splat(0.0);
     let (mut max, mut poison) = (zero, zero);
-    for chunk in q.chunks(LANES) {
-        let value = load_partial(simd, chunk, 0.0);
+    for chunk in padded {
+        let value = simd.load_array(chunk);
         max = simd.max(simd.max(value, simd.sub(zero, value)), max);
         poison = simd.fma(value, zero, poison);
     }
@@ -63,8 +67,8 @@ pub(super) unsafe fn pack_query<S: Simd>(
     let mut low = [0u8; HEAD_DIM_MAX];
     let mut discarded = [0u8; LANES];
     let chunks = high.as_chunks_mut::<LANES>().0.iter_mut().zip(low.as_chunks_mut::<LANES>().0);
-    for (chunk, (high, low)) in q.chunks(LANES).zip(chunks) {
-        let value = simd.round(simd.mul(load_partial(simd, chunk, 0.0), factor));
+    for (chunk, (high, low)) in padded.iter().zip(chunks) {
+        let value = simd.round(simd.mul(simd.load_array(chunk), factor));
         // The low digit is signed, so the high one is that of the value plus 128.
         let shifted = simd.to_int(simd.add(value, simd.splat(128.0)));
         // SAFETY: all three arrays have sixteen bytes.
@@ -73,10 +77,17 @@ pub(super) unsafe fn pack_query<S: Simd>(
             simd.store_digits(discarded.as_mut_ptr(), low.as_mut_ptr(), simd.to_int(value));
         }
     }
-    let mut sum = 0;
-    for (high, low) in high[..dim].iter().zip(&low[..dim]) {
-        sum += 256 * i32::from(*high as i8) + i32::from(*low as i8);
+    // The sum of the query, as the product with keys of the offset alone.
+    let offsets = simd.splat_i(i32::from_le_bytes([KEY_OFFSET; 4]));
+    let mut sums = [simd.splat_i(0); DIGITS];
+    for at in (0..dim).step_by(VECTOR_BYTES) {
+        // SAFETY: both arrays are a whole number of vectors.
+        unsafe {
+            sums[0] = simd.dot4(sums[0], offsets, simd.load_i(high.as_ptr().add(at)));
+            sums[1] = simd.dot4(sums[1], offsets, simd.load_i(low.as_ptr().add(at)));
+        }
     }
+    let bias = simd.reduce_add_i(simd.join_digits(sums[0], sums[1], simd.splat_i(0)));
     let fours = high.as_chunks::<4>().0.iter().zip(low.as_chunks::<4>().0);
     for (d4, (high, low)) in fours.take(dim / 4).enumerate() {
         // SAFETY: the caller's promise.
@@ -87,7 +98,7 @@ pub(super) unsafe fn pack_query<S: Simd>(
         }
     }
     let factor = query_scale * scale * std::f32::consts::LOG2_E;
-    RowState { factor, bias: KEY_OFFSET * sum, ..RowState::default() }
+    RowState { factor, bias, ..RowState::default() }
 }
 
 /// The scores of all rows of the tile against all keys of its blocks.
@@ -95,26 +106,29 @@ pub(super) unsafe fn pack_query<S: Simd>(
 /// # Safety
 /// As [`Tile`] says, with `R` rows.
 #[inline(always)]
-pub(super) unsafe fn scores<S: Simd, const R: usize, const N: usize>(simd: S, tile: &Tile) {
+pub(super) unsafe fn scores<S: Simd, const R: usize, const N: usize, const STREAM: bool>(
+    simd: S,
+    tile: &Tile,
+) {
     let mut block = tile.block_start;
     // SAFETY (all): blocks stay within those of the tile.
     while block + N <= tile.block_end {
-        unsafe { block_scores::<S, R, N>(simd, tile, block) };
+        unsafe { block_scores::<S, R, N, STREAM>(simd, tile, block) };
         block += N;
     }
     while block + 2 <= tile.block_end {
         // SAFETY: as above.
-        unsafe { block_scores::<S, R, 2>(simd, tile, block) };
+        unsafe { block_scores::<S, R, 2, STREAM>(simd, tile, block) };
         block += 2;
     }
     if block < tile.block_end {
         // SAFETY: as above.
-        unsafe { block_scores::<S, R, 1>(simd, tile, block) };
+        unsafe { block_scores::<S, R, 1, STREAM>(simd, tile, block) };
     }
 }
 
 #[inline(always)]
-unsafe fn block_scores<S: Simd, const R: usize, const N: usize>(
+unsafe fn block_scores<S: Simd, const R: usize, const N: usize, const STREAM: bool>(
     simd: S,
     tile: &Tile,
     block: usize,
@@ -126,12 +140,18 @@ unsafe fn block_scores<S: Simd, const R: usize, const N: usize>(
         for (n, key) in keys.iter_mut().enumerate() {
             *key = *tile.heads.add(block + n);
         }
+        let values_offset = tile.dim / 4 * VECTOR_BYTES + SCALE_BYTES;
         let mut query = tile.query;
         let mut acc = [[[simd.splat_i(0); N]; DIGITS]; R];
         for d4 in 0..tile.dim / 4 {
             let mut vectors = [simd.splat_i(0); N];
             for n in 0..N {
-                vectors[n] = simd.load_i(keys[n].add(d4 * VECTOR_BYTES));
+                let key = keys[n].add(d4 * VECTOR_BYTES);
+                vectors[n] = simd.load_i(key);
+                if STREAM {
+                    // There are as many lines of values, which come next.
+                    simd.prefetch(key.wrapping_add(values_offset));
+                }
             }
             for row in &mut acc {
                 for digit in row {
@@ -156,63 +176,57 @@ unsafe fn block_scores<S: Simd, const R: usize, const N: usize>(
     }
 }
 
-/// Turns the scores of row `r` into the digits of `p * scale(v)`, in all blocks of the tile (zero
+/// Turns the scores of each row into the digits of `p * scale(v)`, in all blocks of the tile (zero
 /// where the row does not see), and notes maximum, sum and the digits' scale.
 ///
-/// # Safety
-/// As [`Tile`] says; the row sees a key.
-#[inline(always)]
-pub(super) unsafe fn softmax<S: Simd>(simd: S, tile: &Tile, r: usize, row: &mut RowState) {
-    // SAFETY: blocks of the row lie in those of the tile.
-    unsafe {
-        let scores = tile.scores.add(r * CHUNK_TOKENS);
-        let blocks = mask_edges(scores, row);
-        let max = max_score(simd, scores, blocks.clone());
-        let shift = simd.splat(max);
-        let zero = simd.splat(0.0);
-        let smallest = simd.splat(f32::MIN_POSITIVE);
-        let (mut sum, mut weight_max) = (zero, zero);
-        let scales_offset = tile.dim / 4 * VECTOR_BYTES + SCALE_BYTES / 2;
-        for block in blocks.clone() {
-            let at = scores.add(block * LANES);
-            let p = exp2(simd, simd.sub(simd.load(at), shift));
-            sum = simd.add(sum, p);
-            let scale = simd.load_bf16((*tile.heads.add(block)).add(scales_offset).cast());
-            // A token that the row does not see may have any scale.
-            let weight = simd.zero_below(simd.mul(p, scale), p, smallest);
-            weight_max = simd.max(weight_max, weight);
-            simd.store(at, weight);
-        }
-        row.chunk = Softmax { max, sum: simd.reduce_add(sum) };
-        let weight_max = simd.reduce_max(weight_max);
-        let (value_factor, inverse) = if weight_max < MAX_MIN {
-            (0.0, 0.0)
-        } else {
-            (weight_max / PROBABILITY_MAX, PROBABILITY_MAX / weight_max)
-        };
-        row.value_factor = value_factor;
-        let inverse = simd.splat(inverse);
-        let high = tile.digits.add(r * DIGITS * CHUNK_TOKENS);
-        let low = high.add(CHUNK_TOKENS);
-        clear_digits(high, tile.block_start..blocks.start);
-        for block in blocks.clone() {
-            let weight = simd.load(scores.add(block * LANES));
-            let digits = simd.to_int(simd.mul(weight, inverse));
-            simd.store_digits(high.add(block * LANES), low.add(block * LANES), digits);
-        }
-        clear_digits(high, blocks.end..tile.block_end);
-    }
-}
-
-/// Makes sure that row `r` gets nothing of any block of the tile.
+/// Three passes, each over all rows: what a row waits for at the end of a pass is hidden by
+/// the others.
 ///
 /// # Safety
-/// As [`Tile`] says.
-pub(super) unsafe fn hide(tile: &Tile, r: usize) {
-    // SAFETY: the tile has digits for the row.
+/// As [`Tile`] says, for `rows`.
+#[inline(always)]
+pub(super) unsafe fn softmax<S: Simd>(simd: S, tile: &Tile, rows: &mut [RowState]) {
+    let zero = simd.splat(0.0);
+    let smallest = simd.splat(f32::MIN_POSITIVE);
+    let scales_offset = tile.dim / 4 * VECTOR_BYTES + SCALE_BYTES / 2;
+    // SAFETY: blocks of a row lie in those of the tile.
     unsafe {
-        let high = tile.digits.add(r * DIGITS * CHUNK_TOKENS);
-        clear_digits(high, tile.block_start..tile.block_end);
+        chunk_maxima(simd, tile, rows);
+        for (r, row) in rows.iter_mut().enumerate() {
+            let scores = tile.scores.add(r * CHUNK_TOKENS);
+            let shift = simd.splat(row.chunk.max);
+            let (mut sum, mut weight_max) = (zero, zero);
+            for block in row.blocks() {
+                let at = scores.add(block * LANES);
+                let p = exp2(simd, simd.sub(simd.load(at), shift));
+                sum = simd.add(sum, p);
+                let scale = simd.load_bf16((*tile.heads.add(block)).add(scales_offset).cast());
+                // A token that the row does not see may have any scale.
+                let weight = simd.zero_below(simd.mul(p, scale), p, smallest);
+                weight_max = simd.max(weight_max, weight);
+                simd.store(at, weight);
+            }
+            row.chunk.sum = simd.reduce_add(sum);
+            row.value_factor = simd.reduce_max(weight_max) / PROBABILITY_MAX;
+        }
+        for (r, row) in rows.iter_mut().enumerate() {
+            let scores = tile.scores.add(r * CHUNK_TOKENS);
+            let mut inverse = 1.0 / row.value_factor;
+            if row.value_factor < MAX_MIN {
+                (row.value_factor, inverse) = (0.0, 0.0);
+            }
+            let inverse = simd.splat(inverse);
+            let high = tile.digits.add(r * DIGITS * CHUNK_TOKENS);
+            let low = high.add(CHUNK_TOKENS);
+            let blocks = row.blocks();
+            clear_digits(high, tile.block_start..blocks.start);
+            for block in blocks.clone() {
+                let weight = simd.load(scores.add(block * LANES));
+                let digits = simd.to_int(simd.mul(weight, inverse));
+                simd.store_digits(high.add(block * LANES), low.add(block * LANES), digits);
+            }
+            clear_digits(high, blocks.end..tile.block_end);
+        }
     }
 }
 
@@ -236,25 +250,31 @@ unsafe fn clear_digits(high: *mut u8, blocks: std::ops::Range<usize>) {
 /// `acc = sum(p v)` for all rows.
 ///
 /// # Safety
-/// As [`Tile`] says, with `R` rows, after [`softmax`] of each row, or [`hide`] of those
-/// that see no key.
+/// As [`Tile`] says, with `R` rows, after [`softmax`].
 #[inline(always)]
-pub(super) unsafe fn values<S: Simd, const R: usize, const N: usize>(simd: S, tile: &Tile) {
+pub(super) unsafe fn values<S: Simd, const R: usize, const N: usize, const STREAM: bool>(
+    simd: S,
+    tile: &Tile,
+) {
     let mut d = 0;
     // SAFETY (all): d stays within the padded dimension.
     while d + N * LANES <= tile.dim {
-        unsafe { sum_columns::<S, R, N>(simd, tile, d) };
+        unsafe { sum_columns::<S, R, N, STREAM>(simd, tile, d) };
         d += N * LANES;
     }
     while d < tile.dim {
         // SAFETY: as above.
-        unsafe { sum_columns::<S, R, 1>(simd, tile, d) };
+        unsafe { sum_columns::<S, R, 1, STREAM>(simd, tile, d) };
         d += LANES;
     }
 }
 
 #[inline(always)]
-unsafe fn sum_columns<S: Simd, const R: usize, const N: usize>(simd: S, tile: &Tile, d: usize) {
+unsafe fn sum_columns<S: Simd, const R: usize, const N: usize, const STREAM: bool>(
+    simd: S,
+    tile: &Tile,
+    d: usize,
+) {
     // SAFETY: values are `[4][dim][4]` bytes after keys and scales of a head.
     unsafe {
         let offset = tile.dim / 4 * VECTOR_BYTES + SCALE_BYTES + d * 4;
@@ -262,11 +282,19 @@ unsafe fn sum_columns<S: Simd, const R: usize, const N: usize>(simd: S, tile: &T
         for block in tile.block_start..tile.block_end {
             let values = (*tile.heads.add(block)).add(offset);
             let digits = tile.digits.add(block * BLOCK_TOKENS);
+            let next_keys = (*tile.next_heads.add(block)).wrapping_add(d * 4);
+            if STREAM && d == 0 {
+                simd.prefetch(next_keys.wrapping_add(tile.dim / 4 * VECTOR_BYTES));
+            }
             for quad in 0..BLOCK_TOKENS / 4 {
                 let value = values.add(quad * tile.dim * 4);
                 let mut vectors = [simd.splat_i(0); N];
                 for n in 0..N {
                     vectors[n] = simd.load_i(value.add(n * VECTOR_BYTES));
+                    if STREAM {
+                        let line = quad * tile.dim * 4 + n * VECTOR_BYTES;
+                        simd.prefetch(next_keys.wrapping_add(line));
+                    }
                 }
                 for r in 0..R {
                     for digit in 0..DIGITS {

@@ -17,16 +17,19 @@ pub(super) struct Kernels {
     pub(super) query_bytes: usize,
     /// For tiles of 1, 2, ... rows.
     pub(super) tiles: &'static [TileKernels],
-    pub(super) softmax: unsafe fn(&Tile, usize, &mut RowState),
-    /// For a row of a tile that sees no key of the chunk.
-    pub(super) hide: unsafe fn(&Tile, usize),
+    pub(super) softmax: unsafe fn(&Tile, &mut [RowState]),
     pub(super) merge: unsafe fn(*mut f32, &mut Softmax, *const f32, Softmax, usize),
     pub(super) finish: unsafe fn(*const f32, f32, *mut f32, usize),
 }
 
+/// The products of a tile with keys and with values.
+#[derive(Clone, Copy)]
 pub(super) struct TileKernels {
     pub(super) scores: unsafe fn(&Tile),
     pub(super) values: unsafe fn(&Tile),
+    /// The same with prefetches, for keys and values that are used once.
+    pub(super) stream_scores: unsafe fn(&Tile),
+    pub(super) stream_values: unsafe fn(&Tile),
 }
 
 /// The kernels for `isa`, or for the best that this machine has below it.
@@ -68,21 +71,23 @@ macro_rules! level {
             }
 
             $(#[$attribute])*
-            unsafe fn float_scores<T: float::Stored, const R: usize, const N: usize>(tile: &Tile) {
-                unsafe { float::scores::<_, T, R, N>($simd, tile) }
+            unsafe fn float_scores<
+                T: float::Stored, const R: usize, const N: usize, const STREAM: bool,
+            >(tile: &Tile) {
+                unsafe { float::scores::<_, T, R, N, STREAM>($simd, tile) }
             }
 
             $(#[$attribute])*
-            unsafe fn float_values<T: float::Stored, const R: usize, const N: usize>(tile: &Tile) {
-                unsafe { float::values::<_, T, R, N>($simd, tile) }
+            unsafe fn float_values<
+                T: float::Stored, const R: usize, const N: usize, const STREAM: bool,
+            >(tile: &Tile) {
+                unsafe { float::values::<_, T, R, N, STREAM>($simd, tile) }
             }
 
             $(#[$attribute])*
-            unsafe fn float_softmax(tile: &Tile, r: usize, row: &mut RowState) {
-                unsafe { float::softmax($simd, tile, r, row) }
+            unsafe fn float_softmax(tile: &Tile, rows: &mut [RowState]) {
+                unsafe { float::softmax($simd, tile, rows) }
             }
-
-            unsafe fn float_hide(_: &Tile, _: usize) {}
 
             $(#[$attribute])*
             unsafe fn q8_pack_query(
@@ -93,22 +98,18 @@ macro_rules! level {
             }
 
             $(#[$attribute])*
-            unsafe fn q8_scores<const R: usize, const N: usize>(tile: &Tile) {
-                unsafe { q8::scores::<_, R, N>($simd, tile) }
+            unsafe fn q8_scores<const R: usize, const N: usize, const STREAM: bool>(tile: &Tile) {
+                unsafe { q8::scores::<_, R, N, STREAM>($simd, tile) }
             }
 
             $(#[$attribute])*
-            unsafe fn q8_values<const R: usize, const N: usize>(tile: &Tile) {
-                unsafe { q8::values::<_, R, N>($simd, tile) }
+            unsafe fn q8_values<const R: usize, const N: usize, const STREAM: bool>(tile: &Tile) {
+                unsafe { q8::values::<_, R, N, STREAM>($simd, tile) }
             }
 
             $(#[$attribute])*
-            unsafe fn q8_softmax(tile: &Tile, r: usize, row: &mut RowState) {
-                unsafe { q8::softmax($simd, tile, r, row) }
-            }
-
-            unsafe fn q8_hide(tile: &Tile, r: usize) {
-                unsafe { q8::hide(tile, r) }
+            unsafe fn q8_softmax(tile: &Tile, rows: &mut [RowState]) {
+                unsafe { q8::softmax($simd, tile, rows) }
             }
 
             $(#[$attribute])*
@@ -127,19 +128,22 @@ macro_rules! level {
                 pack_query: float_pack_query,
                 query_bytes: 4,
                 tiles: &[$(TileKernels {
-                    scores: float_scores::<StoredF32, $float_rows, $float_keys>,
-                    values: float_values::<StoredF32, $float_rows, $float_values>,
+                    scores: float_scores::<StoredF32, $float_rows, $float_keys, false>,
+                    values: float_values::<StoredF32, $float_rows, $float_values, false>,
+                    stream_scores: float_scores::<StoredF32, $float_rows, $float_keys, true>,
+                    stream_values: float_values::<StoredF32, $float_rows, $float_values, true>,
                 }),*],
                 softmax: float_softmax,
-                hide: float_hide,
                 merge,
                 finish,
             };
 
             pub(super) static BF16: Kernels = Kernels {
                 tiles: &[$(TileKernels {
-                    scores: float_scores::<StoredBf16, $float_rows, $float_keys>,
-                    values: float_values::<StoredBf16, $float_rows, $float_values>,
+                    scores: float_scores::<StoredBf16, $float_rows, $float_keys, false>,
+                    values: float_values::<StoredBf16, $float_rows, $float_values, false>,
+                    stream_scores: float_scores::<StoredBf16, $float_rows, $float_keys, true>,
+                    stream_values: float_values::<StoredBf16, $float_rows, $float_values, true>,
                 }),*],
                 ..F32
             };
@@ -148,11 +152,12 @@ macro_rules! level {
                 pack_query: q8_pack_query,
                 query_bytes: 2,
                 tiles: &[$(TileKernels {
-                    scores: q8_scores::<$q8_rows, $q8_keys>,
-                    values: q8_values::<$q8_rows, $q8_values>,
+                    scores: q8_scores::<$q8_rows, $q8_keys, false>,
+                    values: q8_values::<$q8_rows, $q8_values, false>,
+                    stream_scores: q8_scores::<$q8_rows, $q8_keys, true>,
+                    stream_values: q8_values::<$q8_rows, $q8_values, true>,
                 }),*],
                 softmax: q8_softmax,
-                hide: q8_hide,
                 merge,
                 finish,
             };

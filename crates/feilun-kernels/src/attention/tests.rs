@@ -1,4 +1,5 @@
 use super::*;
+use crate::AlignedBytes;
 use crate::kv::{KvKind, KvRows, KvSlot, write};
 use crate::vector::test_rows::{assert_same_bits, values};
 

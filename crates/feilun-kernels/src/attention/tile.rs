@@ -1,7 +1,7 @@
 //! What the kernels of one tile share: its description, the softmax's ends, and the merging of
 //! chunks. A tile is a few query rows that are multiplied with the same keys and values.
 
-use super::CHUNK_TOKENS;
+use super::{CHUNK_BLOCKS, CHUNK_TOKENS};
 use crate::vector::{LANES, Simd, exp2};
 
 /// Most rows in a tile, on any path.
@@ -11,12 +11,14 @@ pub(super) const TILE_ROWS_MAX: usize = 6;
 ///
 /// Whoever makes one guarantees for `R` rows, with `dim` the padded dimension:
 /// `query` is what `pack_query` wrote; `heads[b]` points to a whole head of a block for each `b`
-/// in `block_start..block_end`, which lies in `0..CHUNK_BLOCKS`; `scores` has room for
+/// in `block_start..block_end`, which lies in `0..CHUNK_BLOCKS`, and `next_heads` is as long; `scores` has room for
 /// `R * CHUNK_TOKENS` floats, `digits` for twice as many bytes, `acc` for `R * dim` floats.
 pub(super) struct Tile {
     pub(super) query: *const u8,
     pub(super) rows: *const RowState,
     pub(super) heads: *const *const u8,
+    /// The same for what is needed after this chunk, to be prefetched: any addresses.
+    pub(super) next_heads: *const *const u8,
     pub(super) block_start: usize,
     pub(super) block_end: usize,
     pub(super) dim: usize,
@@ -57,39 +59,46 @@ impl Default for Softmax {
     }
 }
 
-/// Sets the scores that the row does not see, in the blocks where it sees others, to minus
-/// infinity, and returns these blocks.
-///
-/// # Safety
-/// `scores` has room for a chunk, and the row sees at least one key of it.
-#[inline(always)]
-pub(super) unsafe fn mask_edges(scores: *mut f32, row: &RowState) -> std::ops::Range<usize> {
-    let first = row.key_start / LANES;
-    let end = row.key_end.div_ceil(LANES);
-    debug_assert!(row.key_start < row.key_end && row.key_end <= CHUNK_TOKENS);
-    for key in (first * LANES..row.key_start).chain(row.key_end..end * LANES) {
-        // SAFETY: within the chunk, because it is a whole number of blocks.
-        unsafe { scores.add(key).write(f32::NEG_INFINITY) };
+impl RowState {
+    /// The blocks of the chunk of which the row sees a key; an empty range at the end of the
+    /// chunk where it sees none.
+    #[inline(always)]
+    pub(super) fn blocks(&self) -> std::ops::Range<usize> {
+        if self.key_start < self.key_end {
+            self.key_start / LANES..self.key_end.div_ceil(LANES)
+        } else {
+            CHUNK_BLOCKS..CHUNK_BLOCKS
+        }
     }
-    first..end
 }
 
-/// The largest of the scores of `blocks`.
+/// Notes each row's largest score, after setting those that it does not see, in the blocks
+/// where it sees others, to minus infinity.
 ///
 /// # Safety
-/// `scores` has the blocks.
+/// As [`Tile`] says, for `rows`, with their scores.
 #[inline(always)]
-pub(super) unsafe fn max_score<S: Simd>(
-    simd: S,
-    scores: *const f32,
-    blocks: std::ops::Range<usize>,
-) -> f32 {
-    let mut max = simd.splat(f32::NEG_INFINITY);
-    for block in blocks {
-        // SAFETY: the caller's promise.
-        max = simd.max(max, unsafe { simd.load(scores.add(block * LANES)) });
+pub(super) unsafe fn chunk_maxima<S: Simd>(simd: S, tile: &Tile, rows: &mut [RowState]) {
+    for (r, row) in rows.iter_mut().enumerate() {
+        let blocks = row.blocks();
+        // SAFETY: a row has the scores of a chunk, and its blocks lie in the chunk.
+        unsafe {
+            let scores = tile.scores.add(r * CHUNK_TOKENS);
+            if !blocks.is_empty() {
+                for key in blocks.start * LANES..row.key_start {
+                    scores.add(key).write(f32::NEG_INFINITY);
+                }
+                for key in row.key_end..blocks.end * LANES {
+                    scores.add(key).write(f32::NEG_INFINITY);
+                }
+            }
+            let mut max = simd.splat(f32::NEG_INFINITY);
+            for block in blocks {
+                max = simd.max(max, simd.load(scores.add(block * LANES)));
+            }
+            row.chunk = Softmax { max: simd.reduce_max(max), sum: 0.0 };
+        }
     }
-    simd.reduce_max(max)
 }
 
 /// Adds a chunk to what came before: both sums are brought to the larger maximum.
@@ -131,16 +140,16 @@ pub(super) unsafe fn finish<S: Simd>(
     out: *mut f32,
     len: usize,
 ) {
-    let sum = simd.splat(sum);
+    let factor = simd.splat(1.0 / sum);
     let whole = len / LANES * LANES;
     // SAFETY: d + 16 <= len, and the rest goes through an array.
     unsafe {
         for d in (0..whole).step_by(LANES) {
-            simd.store(out.add(d), simd.div(simd.load(state.add(d)), sum));
+            simd.store(out.add(d), simd.mul(simd.load(state.add(d)), factor));
         }
         if whole < len {
             let mut lanes = [0.0; LANES];
-            simd.store_array(&mut lanes, simd.div(simd.load(state.add(whole)), sum));
+            simd.store_array(&mut lanes, simd.mul(simd.load(state.add(whole)), factor));
             std::ptr::copy_nonoverlapping(lanes.as_ptr(), out.add(whole), len - whole);
         }
     }

@@ -11,6 +11,9 @@ use crate::kv::BLOCK_TOKENS;
 use crate::memory::OutOfMemory;
 use crate::pack::SendPointer;
 
+/// Most tiles of a unit for which keys and values are prefetched.
+const STREAM_TILES_MAX: usize = 2;
+
 /// Working memory of one thread.
 #[derive(Debug)]
 pub(super) struct Workspace {
@@ -50,27 +53,24 @@ pub(super) struct Call<'a> {
     pub(super) q_stride: usize,
     pub(super) out: SendPointer<f32>,
     pub(super) plan: &'a Plan,
+    /// Query heads per kv head.
+    pub(super) group: usize,
 }
 
 impl Call<'_> {
-    /// Query heads per kv head.
-    fn group(&self) -> usize {
-        self.shape.num_heads / self.shape.layout.num_kv_heads()
-    }
-
     fn dim(&self) -> usize {
         self.shape.layout.padded_dim()
     }
 
     /// Row of the call, and query head, of row `index` of a unit.
     fn row_and_head(&self, unit: &Unit, index: usize) -> (usize, usize) {
-        let (token, member) = (index / self.group(), index % self.group());
-        (unit.segment_row + token, unit.kv_head * self.group() + member)
+        let (token, member) = (index / self.group, index % self.group);
+        (unit.segment_row + token, unit.kv_head * self.group + member)
     }
 
     /// The keys of `chunk`, counted from its start, that row `index` of a unit sees.
     fn keys_of_chunk(&self, unit: &Unit, index: usize, chunk: usize) -> Range<usize> {
-        let position = self.segments[unit.segment].start + index / self.group();
+        let position = self.segments[unit.segment].start + index / self.group;
         let seen = keys_seen(self.shape.window, position);
         let start = chunk * CHUNK_TOKENS;
         let clamp = |key: usize| key.clamp(start, start + CHUNK_TOKENS) - start;
@@ -128,6 +128,14 @@ impl Call<'_> {
     fn run_chunk(&self, unit: &Unit, chunk: usize, workspace: &mut Workspace) {
         let dim = self.dim();
         let heads = self.heads_of_chunk(unit, chunk);
+        // With few tiles each byte of the cache is used about once, and computing should not
+        // wait for it; with many it comes from the processor's own cache.
+        let num_tiles = unit.rows.len().div_ceil(self.kernels.tiles.len());
+        let stream = num_tiles <= STREAM_TILES_MAX;
+        let mut next_heads = heads;
+        if stream && chunk + 1 < unit.chunks.end {
+            next_heads = self.heads_of_chunk(unit, chunk + 1);
+        }
         for tile_rows in tiles(unit.rows.len(), self.kernels.tiles.len()) {
             let rows = &mut workspace.rows[tile_rows.clone()];
             let mut blocks = CHUNK_BLOCKS..0;
@@ -154,6 +162,7 @@ impl Call<'_> {
                 query: workspace.query[tile_rows.start * self.kernels.query_bytes * dim..].as_ptr(),
                 rows: std::ptr::null(),
                 heads: heads.as_ptr(),
+                next_heads: next_heads.as_ptr(),
                 block_start: blocks.start,
                 block_end: blocks.end,
                 dim,
@@ -161,7 +170,7 @@ impl Call<'_> {
                 digits: workspace.digits.as_mut_ptr(),
                 acc,
             };
-            self.run_tile(tile, rows);
+            self.run_tile(tile, rows, stream);
             match unit.split.map(|index| self.plan.split(index)) {
                 None => {
                     let state = workspace.state.as_f32_mut()[tile_rows.start * dim..].as_mut_ptr();
@@ -191,23 +200,22 @@ impl Call<'_> {
         }
     }
 
-    fn run_tile(&self, mut tile: Tile, rows: &mut [RowState]) {
-        let kernels = &self.kernels.tiles[rows.len() - 1];
+    fn run_tile(&self, mut tile: Tile, rows: &mut [RowState], stream: bool) {
+        let kernels = self.kernels.tiles[rows.len() - 1];
+        let (scores, values) = if stream {
+            (kernels.stream_scores, kernels.stream_values)
+        } else {
+            (kernels.scores, kernels.values)
+        };
         // SAFETY: the tile was made for these rows, its pointers are as `Tile` asks, and the
         // kernels are those of a path that the machine has. The tile's pointer to the rows is
         // taken anew after they were borrowed.
         unsafe {
             tile.rows = rows.as_ptr();
-            (kernels.scores)(&tile);
-            for (r, row) in rows.iter_mut().enumerate() {
-                if row.key_start < row.key_end {
-                    (self.kernels.softmax)(&tile, r, row);
-                } else {
-                    (self.kernels.hide)(&tile, r);
-                }
-            }
+            scores(&tile);
+            (self.kernels.softmax)(&tile, rows);
             tile.rows = rows.as_ptr();
-            (kernels.values)(&tile);
+            values(&tile);
         }
     }
 

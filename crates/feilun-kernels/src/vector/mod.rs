@@ -115,6 +115,9 @@ pub(crate) trait Simd: Copy {
     /// Sixteen `u16` are readable.
     unsafe fn load_bf16(self, from: *const u16) -> Self::F;
 
+    /// Asks for the cache line at an address, which may be any.
+    fn prefetch(self, from: *const u8);
+
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
@@ -127,7 +130,7 @@ pub(crate) trait Simd: Copy {
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
     fn round(self, a: Self::F) -> Self::F;
-    /// `a * 2^n` for integer `n` in -126..=128.
+    /// `a * 2^n` for integer `n` in -126..=128, anything for another.
     fn times_pow2(self, a: Self::F, n: Self::F) -> Self::F;
     /// 0 where `test < bound`, else `value`.
     fn zero_below(self, value: Self::F, test: Self::F, bound: Self::F) -> Self::F;
@@ -168,6 +171,8 @@ pub(crate) trait Simd: Copy {
 
     /// Sum of the lanes as a fixed tree: lane i with i + 8, then + 4, + 2, + 1.
     fn reduce_add(self, a: Self::F) -> f32;
+    /// Sum of the lanes, wrapping.
+    fn reduce_add_i(self, a: Self::I) -> i32;
     /// Maximum of the lanes (of those that are numbers, or else any NaN).
     fn reduce_max(self, a: Self::F) -> f32;
 }
@@ -199,10 +204,9 @@ const EXPONENT_MIN: f32 = -126.0;
 /// infinity; meant for t <= 0 as a softmax has it (t < 128 is right). NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp2<S: Simd>(simd: S, t: S::F) -> S::F {
-    let bound = simd.splat(EXPONENT_MIN);
-    let clamped = simd.max(bound, t);
-    let n = simd.round(clamped);
-    let r = simd.sub(clamped, n);
+    // Far below, n and r are not what their names say; that result is replaced in the end.
+    let n = simd.round(t);
+    let r = simd.sub(t, n);
     // Minimax of (2^r - 1) / r on [-0.5, 0.5] for the relative error of 2^r.
     let mut p = simd.splat(1.112_580_4e-3);
     p = simd.fma(p, r, simd.splat(9.666_281e-3));
@@ -210,7 +214,7 @@ pub(crate) fn exp2<S: Simd>(simd: S, t: S::F) -> S::F {
     p = simd.fma(p, r, simd.splat(2.402_235_1e-1));
     p = simd.fma(p, r, simd.splat(6.931_428_3e-1));
     p = simd.fma(p, r, simd.splat(1.0));
-    simd.zero_below(simd.times_pow2(p, n), t, bound)
+    simd.zero_below(simd.times_pow2(p, n), t, simd.splat(EXPONENT_MIN))
 }
 
 /// `e^x`. At most 2 units in the last place; 0 below x = -87.33, infinity above 88.72.

@@ -42,6 +42,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         from_fn(|lane| a[lane] + b[lane])
     }
@@ -87,7 +90,7 @@ impl Simd for Portable {
             // In two steps, because 2^128 is not a float.
             let n = n[lane] as i32;
             let half = n >> 1;
-            let pow2 = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
+            let pow2 = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
             a[lane] * pow2(half) * pow2(n - half)
         })
     }
@@ -155,6 +158,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn reduce_add(self, a: Self::F) -> f32 {
         reduce_tree(a, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn reduce_add_i(self, a: Self::I) -> i32 {
+        a.into_iter().fold(0, i32::wrapping_add)
     }
 
     #[inline(always)]
