@@ -80,12 +80,23 @@ impl Failure {
         io.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
     }
 
+    /// What went wrong and each of its causes, without those that the line before ends with.
+    fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for cause in self.error.chain().map(ToString::to_string) {
+            if !lines.last().is_some_and(|said| said.ends_with(&cause)) {
+                lines.push(cause);
+            }
+        }
+        lines
+    }
+
     /// Prints the failure to stderr: one line for what, one for each cause, one for each hint.
     pub(crate) fn report(&self) {
-        let mut chain = self.error.chain();
-        let what = chain.next().map(ToString::to_string).unwrap_or_default();
-        output::talk(format!("{} {what}", output::red(&format!("{}:", self.kind.label()))));
-        for cause in chain {
+        let label = output::red(&format!("{}:", self.kind.label()));
+        let mut lines = self.lines().into_iter();
+        output::talk(format!("{label} {}", lines.next().unwrap_or_default()));
+        for cause in lines {
             output::talk(format!("  cause: {cause}"));
         }
         for hint in &self.hints {
@@ -97,7 +108,7 @@ impl Failure {
 /// What went wrong and why, on one line.
 impl Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.error)
+        f.write_str(&self.lines().join(": "))
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) fn run(args: Args, session: &Session) -> Outcome {
     }
 }
 
+const REPAIR: &str = "remove it with `feilun models rm NAME`, then pull it again";
+
 /// A model in `--json`: its manifest, and what is in its files.
 #[derive(Serialize)]
 struct Shown {
@@ -78,26 +80,41 @@ struct Shown {
 }
 
 fn shown(session: &Session, name: &ModelName, manifest: Manifest) -> Outcome<Shown> {
-    let files = stored_model::open(&session.data.model(name), &manifest)
-        .hint(format!("`feilun models verify {name}` tells whether its files have changed"))?;
+    let files = stored_model::open(&session.data.model(name), &manifest).hint(REPAIR)?;
     Ok(Shown { bytes: manifest.bytes(), model: Description::of(&files), manifest })
 }
 
 fn list(session: &Session, json: bool) -> Outcome {
     let mut models = Vec::new();
+    let mut broken = Vec::new();
     for (name, manifest) in session.data.installed()? {
         match manifest.and_then(|manifest| shown(session, &name, manifest)) {
             Ok(model) => models.push(model),
             // One broken model must not hide the others.
-            Err(failure) => failure.context(format!("the model `{name}` is broken")).report(),
+            Err(failure) => {
+                output::talk(format!("{} `{name}`: {failure}", output::yellow("warning:")));
+                broken.push(name.to_string());
+            }
         }
     }
     if json {
-        return output::json(&models);
+        output::json(&models)?;
+    } else {
+        print_table(&models)?;
     }
-    if models.is_empty() {
+    if !broken.is_empty() {
+        let names = broken.join(", ");
+        return Err(Failure::failed(format!("cannot be opened: {names}")).hint(REPAIR));
+    }
+    if models.is_empty() && !json {
         output::talk(format!("no models in {}", session.data.models().display()));
         output::talk("  hint: feilun pull smollm2-135m-instruct");
+    }
+    Ok(())
+}
+
+fn print_table(models: &[Shown]) -> Outcome {
+    if models.is_empty() {
         return Ok(());
     }
     let width = models.iter().map(|model| model.manifest.name.len()).max().unwrap_or(0).max(4);
@@ -105,7 +122,7 @@ fn list(session: &Session, json: bool) -> Outcome {
         "{:width$}  {:>10}  {:>10}  {:12}  DIGEST",
         "NAME", "SIZE", "PARAMETERS", "KIND"
     ))?;
-    for model in &models {
+    for model in models {
         output::data(format!(
             "{:width$}  {:>10}  {:>10}  {:12}  {}",
             model.manifest.name,
@@ -170,7 +187,7 @@ fn verify(session: &Session, name: &ModelName, json: bool) -> Outcome {
             "the model `{name}` has changed: {}",
             faults.join("; ")
         ))
-        .hint(format!("fetch it anew: feilun pull {} --replace", manifest.source)));
+        .hint(format!("fetch it anew: feilun pull {} --name {name} --replace", manifest.source)));
     }
     if !json {
         output::data(format!("{name}: ok, {}", manifest.digest))?;
@@ -193,7 +210,7 @@ fn installed(session: &Session, name: &ModelName) -> Outcome<Manifest> {
     if !folder.exists() {
         return Err(not_installed(session, name));
     }
-    manifest::read(&folder)
+    manifest::read(&folder).hint(REPAIR)
 }
 
 fn not_installed(session: &Session, name: &ModelName) -> Failure {

@@ -139,8 +139,12 @@ fn fetch(
         (Source::Path(path), _) => from_path(path, &staging)?,
     };
     origin.source = args.source.clone();
-    stored_model::open_files(&staging.files(), files.iter().map(|file| file.name.as_str()))
-        .doing(|| format!("{} is no model that Feilun can run", args.source))?;
+    let names = files.iter().map(|file| file.name.as_str());
+    if let Err(failure) = stored_model::open_files(&staging.files(), names) {
+        // Its files are whole, and fetching them again would not make them a model.
+        staging.discard()?;
+        return Err(failure.context(format!("{} is no model that Feilun can run", args.source)));
+    }
     let manifest = staging.install(origin, files)?;
     let bytes = output::bytes(manifest.bytes());
     output::talk(format!("installed {name} ({bytes}, {})", manifest.digest));

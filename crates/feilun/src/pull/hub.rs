@@ -325,3 +325,7 @@ fn receive(
         progress.add(num_bytes as u64);
     }
 }
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

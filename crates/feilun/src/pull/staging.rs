@@ -71,6 +71,11 @@ impl Staging {
             .hint("free some space, or choose another place with --data DIR"))
     }
 
+    /// Gives up what was gathered.
+    pub(crate) fn discard(self) -> Outcome {
+        Ok(fs::remove_dir_all(&self.root)?)
+    }
+
     /// Puts the gathered files in place as a model.
     pub(crate) fn install(self, origin: Origin, files: Vec<FileEntry>) -> Outcome<Manifest> {
         let folder = self.files();
