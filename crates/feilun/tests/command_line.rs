@@ -2,6 +2,8 @@
 //!
 //! New or changed outputs: run with `INSTA_UPDATE=always` and read the difference.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
