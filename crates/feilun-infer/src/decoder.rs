@@ -1,6 +1,6 @@
 //! The model as the scheduler sees it.
 
-use feilun_model::{BatchMode, ForwardError, ModelConfig, Segment};
+use feilun_model::{BatchMode, ForwardError, Logits, ModelConfig, Segment, Session};
 
 /// A model with its KV cache: one call computes a step of many sequences.
 pub trait Decoder {
@@ -17,6 +17,9 @@ pub trait Decoder {
 
     /// Most tokens of one step, over all segments.
     fn max_rows(&self) -> usize;
+
+    /// Most rows of logits of one step; at least one.
+    fn max_logit_rows(&self) -> usize;
 
     /// Computes the segments and returns the wanted rows of logits, in order of segments.
     ///
@@ -36,4 +39,42 @@ pub trait LogitsView {
 
     /// How many there are.
     fn num_rows(&self) -> usize;
+}
+
+impl Decoder for Session {
+    type Logits<'a> = Logits<'a>;
+
+    fn config(&self) -> &ModelConfig {
+        self.config()
+    }
+
+    fn num_blocks(&self) -> usize {
+        self.num_blocks()
+    }
+
+    fn max_rows(&self) -> usize {
+        self.max_rows()
+    }
+
+    fn max_logit_rows(&self) -> usize {
+        self.max_logit_rows()
+    }
+
+    fn forward(
+        &mut self,
+        segments: &[Segment<'_>],
+        mode: BatchMode,
+    ) -> Result<Logits<'_>, ForwardError> {
+        self.forward(segments, mode)
+    }
+}
+
+impl LogitsView for Logits<'_> {
+    fn row(&self, index: usize) -> &[f32] {
+        self.row(index)
+    }
+
+    fn num_rows(&self) -> usize {
+        self.num_rows()
+    }
 }

@@ -390,3 +390,9 @@ fn generate_can_be_broken_off_and_keeps_the_events_of_others() {
     assert!(events.iter().all(|e| e.request == other));
     assert_eq!(answer(events).tokens.len(), 4);
 }
+
+#[test]
+fn an_engine_can_be_moved_to_its_thread() {
+    fn is_send<T: Send>(_: &T) {}
+    is_send(&engine(1, 1, EngineConfig::default()));
+}

@@ -4,9 +4,11 @@
 mod common;
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use common::{bytes, engine};
-use feilun_infer::engine::EngineConfig;
+use common::{FakeDecoder, ToyVocabulary, bytes, engine};
+use feilun_infer::engine::{Engine, EngineConfig};
 use feilun_infer::event::{EventKind, FinishReason};
 use feilun_infer::kv::prefix::Namespace;
 use feilun_infer::request::{Request, RequestId};
@@ -103,8 +105,17 @@ fn alone(request: Request) -> Outcome {
 }
 
 /// Returns how many rows were computed.
-fn check(arrivals: &[Arrival], num_blocks: usize, max_rows: usize, config: EngineConfig) -> usize {
-    let mut engine = engine(num_blocks, max_rows, config);
+fn check(
+    arrivals: &[Arrival],
+    num_blocks: usize,
+    max_rows: usize,
+    logit_rows_max: usize,
+    config: EngineConfig,
+) -> usize {
+    let mut decoder = FakeDecoder::new(num_blocks, max_rows);
+    decoder.logit_rows_max = logit_rows_max;
+    let vocabulary = Arc::new(ToyVocabulary { canonical: true });
+    let mut engine = Engine::new(decoder, vocabulary, config, Box::new(|| Duration::ZERO));
     let mut outcomes: HashMap<RequestId, Outcome> = HashMap::new();
     let mut ids: Vec<Option<RequestId>> = vec![None; arrivals.len()];
     let mut step = 0;
@@ -148,6 +159,7 @@ proptest! {
         // The longest request takes 9 blocks: often there is hardly room for two.
         num_blocks in 9usize..40,
         max_rows in 4usize..60,
+        logit_rows_max in 1usize..20,
         running_max in 1usize..8,
         prompt_rows_max in 1usize..60,
         scored_rows_max in 1usize..20,
@@ -160,7 +172,7 @@ proptest! {
             share_prefixes,
             ..EngineConfig::default()
         };
-        check(&arrivals, num_blocks, max_rows, config);
+        check(&arrivals, num_blocks, max_rows, logit_rows_max, config);
     }
 }
 
@@ -176,7 +188,7 @@ fn sequences_that_lose_their_blocks_are_recomputed() {
     let arrivals: Vec<Arrival> = (0..5)
         .map(|seed| Arrival { request: request(seed), step: 0, cancel_after: None })
         .collect();
-    let num_rows = check(&arrivals, 9, 64, EngineConfig::default());
+    let num_rows = check(&arrivals, 9, 64, 64, EngineConfig::default());
     // 13 + 100 tokens each, of which the last is never computed; more if any was computed twice.
     assert!(num_rows > 5 * 112, "nothing was taken away: {num_rows} rows");
 }

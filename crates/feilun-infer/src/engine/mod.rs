@@ -40,15 +40,15 @@ pub type Clock = Box<dyn Fn() -> Duration + Send>;
 /// Sizes of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// Most sequences that are computed together; never more than the decoder's rows.
+    /// Most sequences that are computed together; less if the decoder has fewer rows.
     pub running_max: usize,
     /// Most requests in the queue.
     pub waiting_max: usize,
     /// Most prompt tokens of one step. Small values keep the time between tokens short while
     /// prompts come in, large ones compute prompts faster.
     pub prompt_rows_max: usize,
-    /// Most rows of prompt log-probabilities in one step. With `running_max` it bounds the rows
-    /// of logits that are in memory at once.
+    /// Most rows of prompt log-probabilities in one step; less if the decoder has fewer rows of
+    /// logits.
     pub scored_rows_max: usize,
     /// Share the blocks of equal beginnings, and keep them for later requests.
     pub share_prefixes: bool,
@@ -60,7 +60,7 @@ impl Default for EngineConfig {
             running_max: 64,
             waiting_max: 256,
             prompt_rows_max: usize::MAX,
-            scored_rows_max: 32,
+            scored_rows_max: usize::MAX,
             share_prefixes: true,
         }
     }
@@ -101,7 +101,9 @@ impl<D: Decoder> Engine<D> {
         config: EngineConfig,
         clock: Clock,
     ) -> Engine<D> {
-        let running_max = config.running_max.clamp(1, decoder.max_rows().max(1));
+        // One row of logits each, and one more so that a prompt can always be scored.
+        let rows = decoder.max_rows().min(decoder.max_logit_rows().saturating_sub(1));
+        let running_max = config.running_max.clamp(1, rows.max(1));
         let config = EngineConfig {
             running_max,
             prompt_rows_max: config.prompt_rows_max.max(1),
@@ -196,6 +198,7 @@ impl<D: Decoder> Engine<D> {
             rows: self.decoder.max_rows(),
             prompt_rows: self.config.prompt_rows_max,
             scored_rows: self.config.scored_rows_max,
+            logit_rows: self.decoder.max_logit_rows(),
         };
         for mode in [BatchMode::Fast, BatchMode::Exact] {
             let (running, waiting) = (&mut self.running, &mut self.waiting);

@@ -35,6 +35,8 @@ pub(super) struct Budget {
     pub(super) prompt_rows: usize,
     /// Rows of prompt log-probabilities of a step.
     pub(super) scored_rows: usize,
+    /// Rows of logits of one forward pass.
+    pub(super) logit_rows: usize,
 }
 
 /// Plans one forward pass over the running sequences of one mode, and takes what it uses off the
@@ -50,6 +52,8 @@ pub(super) fn plan(
         sequence.share(cache);
     }
     let num_decodes = running.iter().filter(|s| s.mode() == mode && is_decode(s)).count();
+    let num_others = running.iter().filter(|s| s.mode() == mode && s.num_unscored() == 0).count();
+    let mut scored_rows = budget.scored_rows.min(budget.logit_rows.saturating_sub(num_others));
     let mut prompt_rows = budget.prompt_rows.min(budget.rows.saturating_sub(num_decodes));
     let mut chunks: Vec<Chunk> = Vec::new();
     let mut index = 0;
@@ -61,7 +65,7 @@ pub(super) fn plan(
             let chunk = if is_decode(sequence) {
                 Some((1, LogitRows::Last))
             } else {
-                prompt_chunk(sequence, prompt_rows, budget.scored_rows)
+                prompt_chunk(sequence, prompt_rows, scored_rows)
             };
             if let Some((len, logits)) = chunk
                 && make_room(running, waiting, cache, index, len)
@@ -71,6 +75,7 @@ pub(super) fn plan(
                     budget.prompt_rows -= len;
                     if logits == LogitRows::All {
                         budget.scored_rows -= len;
+                        scored_rows -= len;
                     }
                 }
                 chunks.push(Chunk { sequence: index, len, logits });

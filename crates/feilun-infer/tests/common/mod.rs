@@ -177,7 +177,7 @@ impl FakeDecoder {
             config: config(),
             blocks: vec![[None; KV_BLOCK_TOKENS]; num_blocks],
             max_rows,
-            logit_rows_max: usize::MAX,
+            logit_rows_max: 64,
             num_rows: 0,
             num_forwards: 0,
         }
@@ -222,6 +222,10 @@ impl Decoder for FakeDecoder {
 
     fn max_rows(&self) -> usize {
         self.max_rows
+    }
+
+    fn max_logit_rows(&self) -> usize {
+        self.logit_rows_max
     }
 
     fn forward(
@@ -294,8 +298,7 @@ fn locate(segment: &Segment<'_>, position: usize) -> (usize, usize) {
 
 /// An engine over a fake decoder, with a clock that stands still.
 pub fn engine(num_blocks: usize, max_rows: usize, config: EngineConfig) -> Engine<FakeDecoder> {
-    let mut decoder = FakeDecoder::new(num_blocks, max_rows);
-    decoder.logit_rows_max = config.running_max.saturating_add(config.scored_rows_max);
+    let decoder = FakeDecoder::new(num_blocks, max_rows);
     let vocabulary = Arc::new(ToyVocabulary { canonical: true });
     Engine::new(decoder, vocabulary, config, Box::new(|| Duration::ZERO))
 }
