@@ -3,6 +3,7 @@
 //! It does not know HTTP, runs or databases, and prints nothing.
 
 mod adapt;
+pub mod bench;
 pub mod config;
 pub mod config_check;
 mod digest;

@@ -22,25 +22,32 @@ struct GroupScales {
 }
 
 /// # Safety
-/// AVX-512 with VNNI is there; `scales` and `quants` are one panel of the type, as many groups
-/// as the tile.
+/// AVX-512 with VNNI is there; each of `panels` (scales, quants) is one panel of the type, as
+/// many groups as the tile; there are as many `sums`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
 pub(super) unsafe fn integer_tile(
     block_type: BlockType,
-    scales: &[u8],
-    quants: &[u8],
+    panels: &[(&[u8], &[u8])],
     x: &QuantTile<'_>,
-    sums: &mut Sums,
+    sums: &mut [Sums],
 ) {
     macro_rules! by_height {
         ($type:ident) => {{
             const TYPE: usize = BlockType::$type as usize;
-            match x.height {
-                1 => tile::<TYPE, 1>(scales, quants, x, sums),
-                2 => tile::<TYPE, 2>(scales, quants, x, sums),
-                4 => tile::<TYPE, 4>(scales, quants, x, sums),
-                8 => tile::<TYPE, 8>(scales, quants, x, sums),
-                _ => tile::<TYPE, 16>(scales, quants, x, sums),
+            match (x.height, panels) {
+                (1, [a, b, c, d]) => tile::<TYPE, 1, 4>([a, b, c, d], x, sums),
+                (2, [a, b, c, d]) => tile::<TYPE, 2, 4>([a, b, c, d], x, sums),
+                _ => {
+                    for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(1)) {
+                        match x.height {
+                            1 => tile::<TYPE, 1, 1>([panel], x, sums),
+                            2 => tile::<TYPE, 2, 1>([panel], x, sums),
+                            4 => tile::<TYPE, 4, 1>([panel], x, sums),
+                            8 => tile::<TYPE, 8, 1>([panel], x, sums),
+                            _ => tile::<TYPE, 16, 1>([panel], x, sums),
+                        }
+                    }
+                }
             }
         }};
     }
@@ -63,83 +70,84 @@ const fn type_of(index: usize) -> BlockType {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-unsafe fn tile<const TYPE: usize, const HEIGHT: usize>(
-    scales: &[u8],
-    quants: &[u8],
+unsafe fn tile<const TYPE: usize, const HEIGHT: usize, const PANELS: usize>(
+    panels: [&(&[u8], &[u8]); PANELS],
     x: &QuantTile<'_>,
-    sums: &mut Sums,
+    sums: &mut [Sums],
 ) {
     let group_bytes = const { group_bytes(type_of(TYPE)) };
     let has_min = const { crate::pack::has_min(type_of(TYPE)) };
     let zero = const { crate::pack::zero_point(type_of(TYPE)) };
     let halves = const { matches!(type_of(TYPE), BlockType::Q6K) };
-    debug_assert_eq!(x.height, HEIGHT);
-    let mut acc = [_mm512_setzero_ps(); HEIGHT];
-    let num_groups = quants.len() / group_bytes;
+    debug_assert_eq!((x.height, sums.len()), (HEIGHT, PANELS));
+    let mut accs = [[_mm512_setzero_ps(); HEIGHT]; PANELS];
+    let num_groups = panels[0].1.len() / group_bytes;
     for g in 0..num_groups {
-        let steps = load_steps::<TYPE>(quants.as_ptr().add(g * group_bytes));
-        let scale = load_scales::<TYPE>(scales.as_ptr(), g);
         let x_quants = x.quants.as_ptr().add(g * HEIGHT * GROUP_DIGITS);
         let x_scales = x.scales.as_ptr().add(g * HEIGHT);
         let x_sums = x.sums.as_ptr().add(g * NUM_SUMS * HEIGHT);
-        // Ask early for what comes: a panel is read once, front to back.
-        if HEIGHT <= 2 {
-            for line in (0..group_bytes).step_by(64) {
-                let ahead = quants.as_ptr().wrapping_add(g * group_bytes + line + PREFETCH_BYTES);
-                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-            }
-        }
-        for r in 0..HEIGHT {
-            let high_digits = x_quants.add(r * GROUP_DIGITS).cast::<i32>();
-            let low_digits = high_digits.add(GROUP_COLS / 4);
-            let four = |digits: *const i32, step: usize| {
-                _mm512_set1_epi32(digits.add(step).read_unaligned())
-            };
-            // Starting at `-zero * sum` takes the zero point off every product.
-            let start = |which: usize| {
-                let sum = x_sums.add(which * HEIGHT + r).cast::<i32>().read();
-                let sum = _mm512_set1_epi32(sum);
-                match zero {
-                    8 => _mm512_slli_epi32::<3>(sum),
-                    16 => _mm512_slli_epi32::<4>(sum),
-                    32 => _mm512_slli_epi32::<5>(sum),
-                    128 => _mm512_slli_epi32::<7>(sum),
-                    _ => _mm512_setzero_si512(),
+        for (acc, (scales, quants)) in accs.iter_mut().zip(panels) {
+            let steps = load_steps::<TYPE>(quants.as_ptr().add(g * group_bytes));
+            let scale = load_scales::<TYPE>(scales.as_ptr(), g);
+            // Written out row by row: a loop would keep the sums in memory instead of registers.
+            macro_rules! row {
+            ($($r:literal)*) => {$(
+                if $r < HEIGHT {
+                    let high_digits = x_quants.add($r * GROUP_DIGITS).cast::<i32>();
+                    let low_digits = high_digits.add(GROUP_COLS / 4);
+                    let x_scale = _mm512_set1_ps(x_scales.add($r).read());
+                    // `sums[which]` times the zero point, to be taken off the products.
+                    let correction = |which: usize| {
+                        let sum = x_sums.add(which * HEIGHT + $r).cast::<i32>().read();
+                        let sum = _mm512_set1_epi32(sum);
+                        match zero {
+                            8 => _mm512_slli_epi32::<3>(sum),
+                            16 => _mm512_slli_epi32::<4>(sum),
+                            32 => _mm512_slli_epi32::<5>(sum),
+                            _ => _mm512_slli_epi32::<7>(sum),
+                        }
+                    };
+                    // 128 times the high digits' products, then the low digits' on top.
+                    let dots = |range: std::ops::Range<usize>, which: usize| {
+                        let mut dot = _mm512_setzero_si512();
+                        for step in range.clone() {
+                            let x = high_digits.add(step).read_unaligned();
+                            dot = _mm512_dpbusd_epi32(dot, steps[step], _mm512_set1_epi32(x));
+                        }
+                        dot = _mm512_slli_epi32::<7>(dot);
+                        if zero != 0 {
+                            dot = _mm512_add_epi32(dot, correction(which));
+                        }
+                        for step in range {
+                            let x = low_digits.add(step).read_unaligned();
+                            dot = _mm512_dpbusd_epi32(dot, steps[step], _mm512_set1_epi32(x));
+                        }
+                        _mm512_cvtepi32_ps(dot)
+                    };
+                    if halves {
+                        let (low, high) = (dots(0..4, 2), dots(4..8, 3));
+                        acc[$r] = _mm512_fmadd_ps(low, _mm512_mul_ps(scale.low, x_scale), acc[$r]);
+                        acc[$r] = _mm512_fmadd_ps(high, _mm512_mul_ps(scale.high, x_scale), acc[$r]);
+                    } else {
+                        let dot = dots(0..8, 1);
+                        acc[$r] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale.low, x_scale), acc[$r]);
+                    }
+                    if has_min {
+                        let x_sum = _mm512_set1_ps(x_sums.add($r).read());
+                        acc[$r] = _mm512_fmadd_ps(scale.min, x_sum, acc[$r]);
+                    }
                 }
-            };
-            let join =
-                |high, low| _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32::<7>(high), low));
-            let x_scale = _mm512_set1_ps(x_scales.add(r).read());
-            let (mut high, mut low) = (_mm512_setzero_si512(), start(if halves { 2 } else { 1 }));
-            for (step, &weights) in steps.iter().enumerate().take(4) {
-                high = _mm512_dpbusd_epi32(high, weights, four(high_digits, step));
-                low = _mm512_dpbusd_epi32(low, weights, four(low_digits, step));
-            }
-            if halves {
-                let scale = _mm512_mul_ps(scale.low, x_scale);
-                acc[r] = _mm512_fmadd_ps(join(high, low), scale, acc[r]);
-                (high, low) = (_mm512_setzero_si512(), start(3));
-            }
-            for (step, &weights) in steps.iter().enumerate().skip(4) {
-                high = _mm512_dpbusd_epi32(high, weights, four(high_digits, step));
-                low = _mm512_dpbusd_epi32(low, weights, four(low_digits, step));
-            }
-            let scale = _mm512_mul_ps(if halves { scale.high } else { scale.low }, x_scale);
-            acc[r] = _mm512_fmadd_ps(join(high, low), scale, acc[r]);
+            )*};
         }
-        if has_min {
-            for (r, acc) in acc.iter_mut().enumerate() {
-                *acc = _mm512_fmadd_ps(scale.min, _mm512_set1_ps(x_sums.add(r).read()), *acc);
-            }
+            row!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
         }
     }
-    for (sums, acc) in sums.iter_mut().zip(acc) {
-        _mm512_storeu_ps(sums.as_mut_ptr(), acc);
+    for (sums, acc) in sums.iter_mut().zip(accs) {
+        for (sums, acc) in sums.iter_mut().zip(acc) {
+            _mm512_storeu_ps(sums.as_mut_ptr(), acc);
+        }
     }
 }
-
-/// How far ahead of its use a decode step asks for weights. Measured: see the lab book.
-const PREFETCH_BYTES: usize = 2048;
 
 /// A group's quants, one register per step: byte `4 * lane + j` is column `4 * step + j`.
 #[inline]

@@ -22,7 +22,7 @@ mod avx512;
 mod portable;
 
 use crate::pack::{PANEL_ROWS, SendPointer, is_quantized};
-use crate::rows::{RowForms, RowTiles, TILE_ROWS, Tile, tile};
+use crate::rows::{QuantTile, RowForms, RowTiles, TILE_ROWS, Tile, tile};
 use crate::{Isa, PackedMatrix, Pool};
 
 /// How quantized weights are multiplied.
@@ -98,19 +98,23 @@ pub fn multiply(
     let jobs: &[Job<'_>] = jobs;
     let (starts, outs) = (&starts[..], &outs[..]);
     for_each_panel(pool, num_rows, num_panels, |range, row_range| {
-        for index in range {
+        let mut index = range.start;
+        while index < range.end {
             let which = starts.partition_point(|&start| start <= index) - 1;
             let job = &jobs[which];
-            let panel = index - starts[which];
-            let lanes = PANEL_ROWS.min(job.weights.rows() - panel * PANEL_ROWS);
+            let first = index - starts[which];
+            let count = PANELS_AT_ONCE.min(range.end - index);
+            let panels = first..job.weights.num_panels().min(first + count);
+            index += panels.len();
             panel_tiles(
                 isa,
                 numerics,
                 rows,
                 job.weights,
-                panel,
+                panels,
                 row_range.clone(),
-                |tile, sums| {
+                |tile, panel, sums| {
+                    let lanes = PANEL_ROWS.min(job.weights.rows() - panel * PANEL_ROWS);
                     for (r, sums) in sums[..tile.used].iter().enumerate() {
                         let at = (tile.row + r) * job.weights.rows() + panel * PANEL_ROWS;
                         // SAFETY: the length of `out` was checked; this panel's columns of these
@@ -145,16 +149,25 @@ pub fn multiply_gated(
     check(rows, up, out.len());
     let target = SendPointer(out.as_mut_ptr());
     for_each_panel(pool, rows.num_rows, gate.num_panels(), |range, row_range| {
-        let mut gates = Vec::new();
-        for panel in range {
-            let lanes = PANEL_ROWS.min(gate.rows() - panel * PANEL_ROWS);
+        let mut gates = GATE_SCRATCH.take();
+        for first in range.clone().step_by(PANELS_AT_ONCE) {
+            let panels = first..range.end.min(first + PANELS_AT_ONCE);
             gates.clear();
-            panel_tiles(isa, numerics, rows, gate, panel, row_range.clone(), |_, sums| {
-                gates.push(*sums);
-            });
+            panel_tiles(
+                isa,
+                numerics,
+                rows,
+                gate,
+                panels.clone(),
+                row_range.clone(),
+                |_, _, sums| {
+                    gates.push(*sums);
+                },
+            );
             let mut gates = gates.iter();
-            panel_tiles(isa, numerics, rows, up, panel, row_range.clone(), |tile, ups| {
+            panel_tiles(isa, numerics, rows, up, panels, row_range.clone(), |tile, panel, ups| {
                 let Some(gates) = gates.next() else { return };
+                let lanes = PANEL_ROWS.min(gate.rows() - panel * PANEL_ROWS);
                 for r in 0..tile.used {
                     let at = (tile.row + r) * gate.rows() + panel * PANEL_ROWS;
                     // SAFETY: as in `multiply`.
@@ -164,7 +177,13 @@ pub fn multiply_gated(
                 }
             });
         }
+        GATE_SCRATCH.set(gates);
     });
+}
+
+thread_local! {
+    /// The gates of a few panels per thread, while their ups are computed.
+    static GATE_SCRATCH: std::cell::Cell<Vec<Sums>> = const { std::cell::Cell::new(Vec::new()) };
 }
 
 fn check(rows: &RowTiles, weights: &PackedMatrix, out_len: usize) {
@@ -202,41 +221,62 @@ fn for_each_panel(
     }
 }
 
-/// Computes the tiles of some rows (whose start is a multiple of 16) for one panel.
+/// Panels that are read together where there are few rows: one stream of reads leaves half of
+/// the memory's speed unused.
+const PANELS_AT_ONCE: usize = 4;
+
+/// Computes the tiles of some rows (whose start is a multiple of 16) for a few panels, tile
+/// after tile; `done(tile, panel, sums)`.
 fn panel_tiles(
     isa: Isa,
     numerics: Numerics,
     rows: &RowTiles,
     weights: &PackedMatrix,
-    panel: usize,
+    panels: std::ops::Range<usize>,
     row_range: std::ops::Range<usize>,
-    mut done: impl FnMut(Tile, &Sums),
+    mut done: impl FnMut(Tile, usize, &Sums),
 ) {
-    let mut sums: Sums = [[0.0; PANEL_ROWS]; TILE_ROWS];
+    debug_assert!(panels.len() <= PANELS_AT_ONCE);
+    let mut sums: [Sums; PANELS_AT_ONCE] = [[[0.0; PANEL_ROWS]; TILE_ROWS]; PANELS_AT_ONCE];
     let tile_range = row_range.start / TILE_ROWS..row_range.end.div_ceil(TILE_ROWS);
     if numerics.forms(weights).quantized {
-        for index in tile_range {
-            let tile = tile(rows.num_rows, index);
-            integer_tile(isa, weights, panel, rows, tile, &mut sums);
-            done(tile, &sums);
+        let sections: [(&[u8], &[u8]); PANELS_AT_ONCE] = std::array::from_fn(|i| {
+            let panel = weights.panel((panels.start + i).min(panels.end - 1));
+            panel.split_at(weights.quant_offset)
+        });
+        let sections = &sections[..panels.len()];
+        let sums = &mut sums[..panels.len()];
+        // With many rows a panel stays in the cache for all of them, so panels come one by one.
+        let together = if tile_range.len() > 1 { 1 } else { PANELS_AT_ONCE };
+        for (i, sections) in sections.chunks(together).enumerate() {
+            let sums = &mut sums[i * together..][..sections.len()];
+            for index in tile_range.clone() {
+                let tile = tile(rows.num_rows, index);
+                integer_tile(isa, weights.block_type(), sections, &rows.quant_tile(tile), sums);
+                for (j, sums) in sums.iter().enumerate() {
+                    done(tile, panels.start + i * together + j, sums);
+                }
+            }
         }
     } else {
         let mut scratch = PANEL_SCRATCH.take();
         scratch.resize(weights.cols() * PANEL_ROWS, 0.0);
         let dequantized = is_quantized(weights.block_type());
-        if dequantized {
-            weights.panel_to_f32(panel, &mut scratch);
-        }
-        for index in tile_range {
-            let tile = tile(rows.num_rows, index);
-            let x = rows.float_tile(tile);
-            let panel = if dequantized {
-                FloatPanel::F32(bytemuck::cast_slice(&scratch))
-            } else {
-                FloatPanel::of(weights, panel)
-            };
-            float_tile(isa, panel, weights.cols(), x, tile.height, &mut sums);
-            done(tile, &sums);
+        for panel in panels {
+            if dequantized {
+                weights.panel_to_f32(panel, &mut scratch);
+            }
+            for index in tile_range.clone() {
+                let tile = tile(rows.num_rows, index);
+                let x = rows.float_tile(tile);
+                let weights_panel = if dequantized {
+                    FloatPanel::F32(bytemuck::cast_slice(&scratch))
+                } else {
+                    FloatPanel::of(weights, panel)
+                };
+                float_tile(isa, weights_panel, weights.cols(), x, tile.height, &mut sums[0]);
+                done(tile, panel, &sums[0]);
+            }
         }
         PANEL_SCRATCH.set(scratch);
     }
@@ -266,29 +306,28 @@ impl<'a> FloatPanel<'a> {
     }
 }
 
+/// One tile of rows with a few panels, each given as (scales, quants).
 fn integer_tile(
     isa: Isa,
-    weights: &PackedMatrix,
-    panel: usize,
-    rows: &RowTiles,
-    tile: Tile,
-    sums: &mut Sums,
+    block_type: crate::BlockType,
+    panels: &[(&[u8], &[u8])],
+    x: &QuantTile<'_>,
+    sums: &mut [Sums],
 ) {
-    let (scales, quants) = weights.panel(panel).split_at(weights.quant_offset);
-    let x = rows.quant_tile(tile);
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the path was detected; scales and quants are a whole panel of this type, and
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx512 {
+        // SAFETY: the path was detected; scales and quants are whole panels of this type, and
         // the tile has as many columns.
-        Isa::Avx512 | Isa::Amx => unsafe {
-            avx512::integer_tile(weights.block_type(), scales, quants, &x, sums);
-        },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe {
-            avx2::integer_tile(weights.block_type(), scales, quants, &x, sums);
-        },
-        _ => portable::integer_tile(weights.block_type(), scales, quants, &x, sums),
+        unsafe { avx512::integer_tile(block_type, panels, x, sums) };
+        return;
+    }
+    for (&(scales, quants), sums) in panels.iter().zip(sums) {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { avx2::integer_tile(block_type, scales, quants, x, sums) },
+            _ => portable::integer_tile(block_type, scales, quants, x, sums),
+        }
     }
 }
 
