@@ -31,6 +31,8 @@ pub enum ConfigError {
     },
     #[error("key {key:?} is missing")]
     MissingKey { key: String },
+    #[error("tensor {name:?} is missing")]
+    MissingTensor { name: String },
     #[error("key {key:?}: expected {expected}, found {found}")]
     WrongType { key: String, found: String, expected: &'static str },
     #[error("{key:?} is {found}, which is not supported; supported: {supported}")]

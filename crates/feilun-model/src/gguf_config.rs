@@ -140,7 +140,7 @@ impl<B: AsRef<[u8]>> Keys<'_, B> {
     fn vocab_size(&self) -> Result<usize, ConfigError> {
         let name = "token_embd.weight";
         let Some(tensor) = self.gguf.tensor(name) else {
-            return Err(ConfigError::MissingKey { key: format!("tensor {name}") });
+            return Err(ConfigError::MissingTensor { name: name.into() });
         };
         let rows = tensor.dims.get(1).copied().unwrap_or(1);
         if let Some(found) = self.optional_size("vocab_size", MAX_VOCAB)?

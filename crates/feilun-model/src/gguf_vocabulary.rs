@@ -41,8 +41,35 @@ pub struct GgufVocabulary<'a> {
     pub padding: Option<u32>,
 }
 
+/// The ids that end or begin something.
+pub(crate) struct SpecialIds {
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
+    pub(crate) eot: Option<u32>,
+    pub(crate) eom: Option<u32>,
+}
+
 impl<'a> GgufVocabulary<'a> {
-    /// Reads and checks the fields. Ids are below the number of tokens.
+    /// Number of tokens, without reading them.
+    pub fn num_tokens<B: AsRef<[u8]>>(gguf: &Gguf<B>) -> Result<usize, GgufError> {
+        let key = "tokenizer.ggml.tokens";
+        let missing = || GgufError::MissingKey { key: key.into() };
+        Ok(array(gguf, key)?.ok_or_else(missing)?.len())
+    }
+
+    /// The ids alone, without reading the tokens.
+    pub(crate) fn special_ids<B: AsRef<[u8]>>(gguf: &Gguf<B>) -> Result<SpecialIds, GgufError> {
+        let num_tokens = GgufVocabulary::num_tokens(gguf)?;
+        let id = |name: &str| token_id(gguf, name, num_tokens);
+        Ok(SpecialIds {
+            bos: id("bos_token_id")?,
+            eos: id("eos_token_id")?,
+            eot: id("eot_token_id")?,
+            eom: id("eom_token_id")?,
+        })
+    }
+
+    /// Reads and checks the fields.
     pub fn read<B: AsRef<[u8]>>(gguf: &'a Gguf<B>) -> Result<GgufVocabulary<'a>, GgufError> {
         let tokens = strings(gguf, "tokenizer.ggml.tokens")?
             .ok_or_else(|| GgufError::MissingKey { key: "tokenizer.ggml.tokens".into() })?;
@@ -54,7 +81,7 @@ impl<'a> GgufVocabulary<'a> {
                 "at least one token",
             ));
         }
-        let id = |name: &str| token_id(gguf, name, num_tokens);
+        let ids = GgufVocabulary::special_ids(gguf)?;
         Ok(GgufVocabulary {
             model: gguf.required_string("tokenizer.ggml.model")?,
             pre: gguf.string("tokenizer.ggml.pre")?,
@@ -69,12 +96,12 @@ impl<'a> GgufVocabulary<'a> {
             add_eos: gguf.boolean("tokenizer.ggml.add_eos_token")?,
             add_space_prefix: gguf.boolean("tokenizer.ggml.add_space_prefix")?,
             remove_extra_whitespaces: gguf.boolean("tokenizer.ggml.remove_extra_whitespaces")?,
-            bos: id("bos_token_id")?,
-            eos: id("eos_token_id")?,
-            eot: id("eot_token_id")?,
-            eom: id("eom_token_id")?,
-            unknown: id("unknown_token_id")?,
-            padding: id("padding_token_id")?,
+            bos: ids.bos,
+            eos: ids.eos,
+            eot: ids.eot,
+            eom: ids.eom,
+            unknown: token_id(gguf, "unknown_token_id", num_tokens)?,
+            padding: token_id(gguf, "padding_token_id", num_tokens)?,
             tokens,
         })
     }

@@ -38,11 +38,11 @@ pub(crate) fn rope_config(
 }
 
 /// The object that holds the type and its numbers, if there is one.
-fn parameters<'a>(
-    keys: &'a Keys,
+fn parameters(
+    keys: &Keys,
     architecture: Architecture,
     kind: LayerKind,
-) -> Result<Option<&'a Map<String, Value>>, ConfigError> {
+) -> Result<Option<&Map<String, Value>>, ConfigError> {
     let scaling = keys.object("rope_scaling")?.filter(|map| !map.is_empty());
     let parameters = keys.object("rope_parameters")?.filter(|map| !map.is_empty());
     if architecture != Architecture::Gemma3 {

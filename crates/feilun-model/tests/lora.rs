@@ -1,5 +1,7 @@
 //! PEFT adapters: read, scaled, and refused by name.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! The two real model files that the project is measured on.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
 use std::path::PathBuf;
 
 use feilun_model::config::{Activation, Architecture, RopeScaling};

@@ -1,5 +1,7 @@
 //! Folders in the Hugging Face layout: whole, sharded, with and without their small files, wrong.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
 mod support;
 
 use std::fs;
