@@ -35,7 +35,7 @@ pub fn infer_seconds(session: &mut Session, test: &InferTest) -> Result<f64, For
             (0..blocks_each).map(|i| BlockId((sequence * blocks_each + i) as u32)).collect()
         })
         .collect();
-    let mut prefill = |session: &mut Session, range: std::ops::Range<usize>, logits| {
+    let prefill = |session: &mut Session, range: std::ops::Range<usize>, logits| {
         let chunk = session.max_rows();
         for (sequence, blocks) in tables.iter().enumerate() {
             for start in range.clone().step_by(chunk) {
