@@ -71,7 +71,7 @@ fn silu_times<S: Simd>(simd: S, gate: S::F, up: S::F) -> S::F {
 #[inline(always)]
 fn gelu_tanh_times<S: Simd>(simd: S, gate: S::F, up: S::F) -> S::F {
     /// `2 sqrt(2 / pi)`.
-    const OUTER: f32 = 1.595_769_1;
+    const OUTER: f32 = 1.595_769_2;
     /// (1 + tanh y) / 2 = sigmoid(2 y), which loses nothing where tanh y is near -1.
     const INNER: f32 = OUTER * 0.044_715;
     let square = simd.mul(gate, gate);

@@ -13,7 +13,7 @@
 //! belongs to one token and head: `x = scale * q`, with `scale = max|x| / 127` rounded up to bf16.
 
 use crate::pack::SendPointer;
-use crate::vector::{LANES, Simd, load_partial, simd_fns};
+use crate::vector::{LANES, Simd, load_chunk, simd_fns};
 use crate::{Isa, Pool};
 
 /// Tokens in one block.
@@ -366,8 +366,8 @@ fn write_q8_head<S: Simd>(simd: S, to: &HeadWrite<'_>) {
 fn quantize<S: Simd>(simd: S, x: &[f32], offset: f32, out: &mut [u8; HEAD_DIM_MAX]) -> f32 {
     let zero = simd.splat(0.0);
     let (mut max, mut poison) = (zero, zero);
-    for chunk in x.chunks(LANES) {
-        let value = load_partial(simd, chunk, 0.0);
+    for index in 0..x.len().div_ceil(LANES) {
+        let value = load_chunk(simd, x, index);
         max = simd.max(simd.max(value, simd.sub(zero, value)), max);
         poison = simd.fma(value, zero, poison);
     }
@@ -385,9 +385,8 @@ fn quantize<S: Simd>(simd: S, x: &[f32], offset: f32, out: &mut [u8; HEAD_DIM_MA
     let (factor, offset) = (simd.splat(inverse), simd.splat(offset));
     let mut discarded = [0u8; LANES];
     let (out_chunks, _) = out.as_chunks_mut::<LANES>();
-    for (chunk, out) in x.chunks(LANES).zip(out_chunks) {
-        let value = load_partial(simd, chunk, 0.0);
-        let q = simd.round(simd.mul(value, factor));
+    for (index, out) in out_chunks.iter_mut().take(x.len().div_ceil(LANES)).enumerate() {
+        let q = simd.round(simd.mul(load_chunk(simd, x, index), factor));
         let q = simd.to_int(simd.add(q, offset));
         // SAFETY: both arrays have sixteen bytes.
         unsafe { simd.store_digits(discarded.as_mut_ptr(), out.as_mut_ptr(), q) };

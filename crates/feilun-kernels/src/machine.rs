@@ -95,21 +95,24 @@ pub struct PeakRates {
 pub fn measure_peak_rates(isa: Isa, duration: Duration) -> Option<PeakRates> {
     #[cfg(target_arch = "x86_64")]
     if isa.is_available() && isa >= Isa::Avx2 {
-        // SAFETY (each closure): the features were detected: F16C to VNNI with the path, and
-        // BF16 just before its use.
         if isa == Isa::Avx2 {
-            let f32_fma = rate(duration, x86::FMA_AVX2_OPS, || unsafe { x86::fma_avx2() });
+            // SAFETY: the path's features were detected.
+            let fma = || unsafe { x86::fma_avx2() };
+            let f32_fma = rate(duration, x86::FMA_AVX2_OPS, fma);
             return Some(PeakRates { f32_fma, bf16_dot: None, int8_dot: None });
         }
-        // SAFETY: as above.
-        let f32_fma = rate(duration, x86::FMA_OPS, || unsafe { x86::fma_avx512() });
-        let bf16_dot = is_x86_feature_detected!("avx512bf16").then(|| {
-            // SAFETY: as above.
-            rate(duration, x86::BF16_OPS, || unsafe { x86::bf16_dot() })
+        // SAFETY: the path's features were detected.
+        let fma = || unsafe { x86::fma_avx512() };
+        // SAFETY: called only where AVX512-BF16 is detected.
+        let bf16 = || unsafe { x86::bf16_dot() };
+        // SAFETY: the path's features were detected.
+        let int8 = || unsafe { x86::int8_dot() };
+        return Some(PeakRates {
+            f32_fma: rate(duration, x86::FMA_OPS, fma),
+            bf16_dot: is_x86_feature_detected!("avx512bf16")
+                .then(|| rate(duration, x86::BF16_OPS, bf16)),
+            int8_dot: Some(rate(duration, x86::INT8_OPS, int8)),
         });
-        // SAFETY: as above.
-        let int8_dot = Some(rate(duration, x86::INT8_OPS, || unsafe { x86::int8_dot() }));
-        return Some(PeakRates { f32_fma, bf16_dot, int8_dot });
     }
     let _ = (isa, duration);
     None

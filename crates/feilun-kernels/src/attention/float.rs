@@ -1,5 +1,10 @@
 //! The inner loops for caches of floats: f32 products, bf16 widened as it is loaded.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "tiles of registers are indexed by row, digit and vector, as in the mathematics"
+)]
+
 use super::CHUNK_TOKENS;
 use super::tile::{RowState, Tile, chunk_maxima};
 use crate::kv::BLOCK_TOKENS;
@@ -79,8 +84,8 @@ pub(super) unsafe fn scores<
     tile: &Tile,
 ) {
     let mut block = tile.block_start;
-    // SAFETY (all): blocks stay within those of the tile.
     while block + N <= tile.block_end {
+        // SAFETY: blocks stay within those of the tile.
         unsafe { block_scores::<S, T, R, N, STREAM>(simd, tile, block) };
         block += N;
     }
@@ -214,8 +219,8 @@ unsafe fn sum_values<S: Simd, T: Stored, const R: usize, const N: usize, const S
         return;
     }
     let mut d = 0;
-    // SAFETY (all): d stays within the padded dimension.
     while d + N * LANES <= tile.dim {
+        // SAFETY: d stays within the padded dimension.
         unsafe { sum_columns::<S, T, R, N, STREAM>(simd, tile, first_row, keys.clone(), d) };
         d += N * LANES;
     }

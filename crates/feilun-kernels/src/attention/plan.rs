@@ -176,7 +176,7 @@ impl Plan {
         }
         self.target = SendPointer(self.partials.as_f32_mut().as_mut_ptr());
         if !self.units.is_sorted_by(|a, b| a.cost >= b.cost) {
-            self.units.sort_unstable_by(|a, b| b.cost.cmp(&a.cost));
+            self.units.sort_unstable_by_key(|unit| std::cmp::Reverse(unit.cost));
         }
     }
 

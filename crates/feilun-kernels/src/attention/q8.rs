@@ -5,10 +5,15 @@
 //! a probability has unsigned ones. Keys are the unsigned factor of their product (they are
 //! stored with an offset), probabilities that of theirs.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "tiles of registers are indexed by row, digit and vector, as in the mathematics"
+)]
+
 use super::CHUNK_TOKENS;
 use super::tile::{RowState, Tile, chunk_maxima};
-use crate::kv::{BLOCK_TOKENS, HEAD_DIM_MAX};
-use crate::vector::{LANES, Simd, exp2};
+use crate::kv::BLOCK_TOKENS;
+use crate::vector::{LANES, Simd, exp2, load_chunk};
 
 /// Digits of a query or of a probability.
 const DIGITS: usize = 2;
@@ -17,7 +22,7 @@ const QUERY_MAX: f32 = (127 * 256 + 127) as f32;
 /// Largest probability: both digits are 255.
 const PROBABILITY_MAX: f32 = 65_535.0;
 /// What the stored keys have added.
-const KEY_OFFSET: u8 = 128;
+const KEY_OFFSET: i32 = 128;
 /// Smaller maxima are taken for zero: their reciprocals are not floats.
 const MAX_MIN: f32 = 1e-30;
 /// Bytes of a vector of keys or values.
@@ -43,14 +48,11 @@ pub(super) unsafe fn pack_query<S: Simd>(
 ) -> RowState {
     // SAFETY: the caller's promise.
     let q = unsafe { std::slice::from_raw_parts(q, len) };
-    // A copy with padding, so that all loads are of whole vectors.
-    let mut padded = [0.0f32; HEAD_DIM_MAX];
-    padded[..len].copy_from_slice(q);
-    let padded = &padded.as_chunks::<LANES>().0[..dim / LANES];
+    let num_vectors = dim / LANES;
     let zero = simd.splat(0.0);
     let (mut max, mut poison) = (zero, zero);
-    for chunk in padded {
-        let value = simd.load_array(chunk);
+    for index in 0..num_vectors {
+        let value = load_chunk(simd, q, index);
         max = simd.max(simd.max(value, simd.sub(zero, value)), max);
         poison = simd.fma(value, zero, poison);
     }
@@ -63,40 +65,18 @@ pub(super) unsafe fn pack_query<S: Simd>(
         (max / QUERY_MAX, QUERY_MAX / max)
     };
     let factor = simd.splat(inverse);
-    let mut high = [0u8; HEAD_DIM_MAX];
-    let mut low = [0u8; HEAD_DIM_MAX];
-    let mut discarded = [0u8; LANES];
-    let chunks = high.as_chunks_mut::<LANES>().0.iter_mut().zip(low.as_chunks_mut::<LANES>().0);
-    for (chunk, (high, low)) in padded.iter().zip(chunks) {
-        let value = simd.round(simd.mul(simd.load_array(chunk), factor));
-        // The low digit is signed, so the high one is that of the value plus 128.
-        let shifted = simd.to_int(simd.add(value, simd.splat(128.0)));
-        // SAFETY: all three arrays have sixteen bytes.
+    let step = num_rows * DIGITS * 4;
+    let mut sum = simd.splat_i(0);
+    for index in 0..num_vectors {
+        let value = simd.to_int(simd.mul(load_chunk(simd, q, index), factor));
+        sum = simd.add_i(sum, value);
+        // SAFETY: the caller's promise: four steps of each vector.
         unsafe {
-            simd.store_digits(high.as_mut_ptr(), discarded.as_mut_ptr(), shifted);
-            simd.store_digits(discarded.as_mut_ptr(), low.as_mut_ptr(), simd.to_int(value));
+            let to = out.add(index * 4 * step + row * DIGITS * 4);
+            simd.store_signed_digits(to, step, value);
         }
     }
-    // The sum of the query, as the product with keys of the offset alone.
-    let offsets = simd.splat_i(i32::from_le_bytes([KEY_OFFSET; 4]));
-    let mut sums = [simd.splat_i(0); DIGITS];
-    for at in (0..dim).step_by(VECTOR_BYTES) {
-        // SAFETY: both arrays are a whole number of vectors.
-        unsafe {
-            sums[0] = simd.dot4(sums[0], offsets, simd.load_i(high.as_ptr().add(at)));
-            sums[1] = simd.dot4(sums[1], offsets, simd.load_i(low.as_ptr().add(at)));
-        }
-    }
-    let bias = simd.reduce_add_i(simd.join_digits(sums[0], sums[1], simd.splat_i(0)));
-    let fours = high.as_chunks::<4>().0.iter().zip(low.as_chunks::<4>().0);
-    for (d4, (high, low)) in fours.take(dim / 4).enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let to = out.add((d4 * num_rows + row) * DIGITS * 4).cast::<[u8; 4]>();
-            to.write(*high);
-            to.add(1).write(*low);
-        }
-    }
+    let bias = KEY_OFFSET * simd.reduce_add_i(sum);
     let factor = query_scale * scale * std::f32::consts::LOG2_E;
     RowState { factor, bias, ..RowState::default() }
 }
@@ -111,8 +91,8 @@ pub(super) unsafe fn scores<S: Simd, const R: usize, const N: usize, const STREA
     tile: &Tile,
 ) {
     let mut block = tile.block_start;
-    // SAFETY (all): blocks stay within those of the tile.
     while block + N <= tile.block_end {
+        // SAFETY: blocks stay within those of the tile.
         unsafe { block_scores::<S, R, N, STREAM>(simd, tile, block) };
         block += N;
     }
@@ -257,8 +237,8 @@ pub(super) unsafe fn values<S: Simd, const R: usize, const N: usize, const STREA
     tile: &Tile,
 ) {
     let mut d = 0;
-    // SAFETY (all): d stays within the padded dimension.
     while d + N * LANES <= tile.dim {
+        // SAFETY: d stays within the padded dimension.
         unsafe { sum_columns::<S, R, N, STREAM>(simd, tile, d) };
         d += N * LANES;
     }

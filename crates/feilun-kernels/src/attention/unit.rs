@@ -138,16 +138,16 @@ impl Call<'_> {
         }
         for tile_rows in tiles(unit.rows.len(), self.kernels.tiles.len()) {
             let rows = &mut workspace.rows[tile_rows.clone()];
-            let mut blocks = CHUNK_BLOCKS..0;
+            let (mut block_start, mut block_end) = (CHUNK_BLOCKS, 0);
             for (index, row) in tile_rows.clone().zip(rows.iter_mut()) {
                 let keys = self.keys_of_chunk(unit, unit.rows.start + index, chunk);
                 (row.key_start, row.key_end) = (keys.start, keys.end);
                 if !keys.is_empty() {
-                    blocks.start = blocks.start.min(keys.start / BLOCK_TOKENS);
-                    blocks.end = blocks.end.max(keys.end.div_ceil(BLOCK_TOKENS));
+                    block_start = block_start.min(keys.start / BLOCK_TOKENS);
+                    block_end = block_end.max(keys.end.div_ceil(BLOCK_TOKENS));
                 }
             }
-            if blocks.is_empty() {
+            if block_start >= block_end {
                 continue;
             }
             let acc = match unit.split.map(|index| self.plan.split(index)) {
@@ -163,8 +163,8 @@ impl Call<'_> {
                 rows: std::ptr::null(),
                 heads: heads.as_ptr(),
                 next_heads: next_heads.as_ptr(),
-                block_start: blocks.start,
-                block_end: blocks.end,
+                block_start,
+                block_end,
                 dim,
                 scores: workspace.scores.as_f32_mut().as_mut_ptr(),
                 digits: workspace.digits.as_mut_ptr(),

@@ -145,6 +145,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_add_epi32; a, b)
+    }
+
+    #[inline(always)]
     unsafe fn splat_bytes(self, from: *const u8) -> Self::I {
         [unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }; 2]
     }
@@ -203,6 +208,24 @@ impl Simd for Avx2 {
                     _mm256_extracti128_si256::<1>(words),
                 );
                 _mm_storeu_si128(to.cast(), packed);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_signed_digits(self, to: *mut u8, step: usize, value: Self::I) {
+        // The high digit is that of the value plus 128; the low one gets its 128 back.
+        let half = [unsafe { _mm256_set1_epi32(128) }; 2];
+        let digits = both!(_mm256_add_epi32; value, half);
+        let digits = both!(_mm256_xor_si256; digits, half);
+        let order = unsafe { _mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0) };
+        let order = [unsafe { _mm256_broadcastsi128_si256(order) }; 2];
+        let fours = both!(_mm256_shuffle_epi8; digits, order);
+        unsafe {
+            for (index, pair) in fours.into_iter().enumerate() {
+                let to = to.add(2 * index * step);
+                _mm_storel_epi64(to.cast(), _mm256_castsi256_si128(pair));
+                _mm_storel_epi64(to.add(step).cast(), _mm256_extracti128_si256::<1>(pair));
             }
         }
     }

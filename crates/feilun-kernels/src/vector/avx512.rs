@@ -116,6 +116,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn add_i(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn splat_bytes(self, from: *const u8) -> __m512i {
         unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
@@ -151,6 +156,21 @@ impl Simd for Avx512 {
             let high_bytes = _mm512_cvtepi32_epi8(_mm512_srli_epi32::<8>(value));
             _mm_storeu_si128(high.cast(), high_bytes);
             _mm_storeu_si128(low.cast(), _mm512_cvtepi32_epi8(value));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_signed_digits(self, to: *mut u8, step: usize, value: __m512i) {
+        unsafe {
+            // The high digit is that of the value plus 128; the low one gets its 128 back.
+            let half = _mm512_set1_epi32(128);
+            let digits = _mm512_xor_si512(_mm512_add_epi32(value, half), half);
+            let order = _mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0);
+            let fours = _mm512_shuffle_epi8(digits, _mm512_broadcast_i32x4(order));
+            _mm_storel_epi64(to.cast(), _mm512_castsi512_si128(fours));
+            _mm_storel_epi64(to.add(step).cast(), _mm512_extracti32x4_epi32::<1>(fours));
+            _mm_storel_epi64(to.add(2 * step).cast(), _mm512_extracti32x4_epi32::<2>(fours));
+            _mm_storel_epi64(to.add(3 * step).cast(), _mm512_extracti32x4_epi32::<3>(fours));
         }
     }
 

@@ -138,6 +138,7 @@ pub(crate) trait Simd: Copy {
     fn at_least(self, a: Self::F, b: Self::F) -> u32;
 
     fn splat_i(self, value: i32) -> Self::I;
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Splats the four bytes at `from`.
     /// # Safety
     /// Four bytes are readable.
@@ -156,6 +157,12 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// Sixteen bytes are writable at both.
     unsafe fn store_digits(self, high: *mut u8, low: *mut u8, value: Self::I);
+
+    /// Splits each lane into `256 * high + low` with signed digits (|lane| <= 32639), and stores
+    /// for each four lanes their high digits, then their low ones, at `to`, `to + step`, ...
+    /// # Safety
+    /// Eight bytes are writable at each of the four places.
+    unsafe fn store_signed_digits(self, to: *mut u8, step: usize, value: Self::I);
 
     #[inline(always)]
     fn load_array(self, values: &[f32; LANES]) -> Self::F {
@@ -195,6 +202,16 @@ pub(crate) fn load_partial<S: Simd>(simd: S, values: &[f32], fill: f32) -> S::F 
     let mut lanes = [fill; LANES];
     lanes[..values.len()].copy_from_slice(values);
     simd.load_array(&lanes)
+}
+
+/// Sixteen values from `index * 16` on, zeros after the end.
+#[inline(always)]
+pub(crate) fn load_chunk<S: Simd>(simd: S, values: &[f32], index: usize) -> S::F {
+    let rest = &values[index * LANES..];
+    match rest.first_chunk() {
+        Some(chunk) => simd.load_array(chunk),
+        None => load_partial(simd, rest, 0.0),
+    }
 }
 
 /// Results below this power of two are flushed to zero.

@@ -111,6 +111,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
+        from_fn(|lane| a[lane].wrapping_add(b[lane]))
+    }
+
+    #[inline(always)]
     unsafe fn splat_bytes(self, from: *const u8) -> Self::I {
         // SAFETY: the caller's promise.
         [i32::from_le_bytes(unsafe { from.cast::<[u8; 4]>().read() }); LANES]
@@ -152,6 +157,18 @@ impl Simd for Portable {
         unsafe {
             high.cast::<[u8; LANES]>().write(from_fn(|lane| (value[lane] >> 8) as u8));
             low.cast::<[u8; LANES]>().write(from_fn(|lane| value[lane] as u8));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_signed_digits(self, to: *mut u8, step: usize, value: Self::I) {
+        for (four, lanes) in value.as_chunks::<4>().0.iter().enumerate() {
+            let digits: [u8; 8] = from_fn(|at| {
+                let value = lanes[at % 4];
+                if at < 4 { ((value + 128) >> 8) as u8 } else { value as u8 }
+            });
+            // SAFETY: the caller's promise.
+            unsafe { to.add(four * step).cast::<[u8; 8]>().write(digits) };
         }
     }
 
