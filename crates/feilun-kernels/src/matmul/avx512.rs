@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use super::{FloatPanel, Sums};
 use crate::BlockType;
-use crate::pack::{GROUP_COLS, PANEL_ROWS, STEP_BYTES, group_bytes, scale_record_bytes};
+use crate::pack::{PANEL_ROWS, STEP_BYTES, group_bytes, scale_record_bytes, zero_point};
 use crate::rows::{GROUP_DIGITS, NUM_SUMS, QuantTile};
 
 /// What the scales of one group come to.
@@ -69,6 +69,175 @@ const fn type_of(index: usize) -> BlockType {
     BlockType::ALL[index]
 }
 
+// One group of one or two rows, in asm from the products to the sums, because the order of the
+// instructions is the point. A product takes four cycles and one can begin in each, hence four
+// chains side by side. Left to itself the compiler interleaves all rows of the tile and runs out
+// of registers, at half the speed; one row after the other fills the processor's scheduler with
+// products that wait.
+//
+// Operands: {x} digits of the tile's group, {s} scales, {t} sums; {w0}..{w7} the weights' steps;
+// {h0} {l0} (and {h1} {l1}) the products with high and low digits; {a0} {a1} the results.
+
+macro_rules! products {
+    ([1] $w:literal $at:literal) => {
+        concat!(
+            "vpdpbusd {h0}, {w", $w, "}, dword ptr [{x} + {xr} + ", $at, "]{{1to16}}\n",
+            "vpdpbusd {l0}, {w", $w, "}, dword ptr [{x} + {xr} + 32 + ", $at, "]{{1to16}}\n",
+        )
+    };
+    ([2] $w:literal $at:literal) => {
+        concat!(
+            products!([1] $w $at),
+            "vpdpbusd {h1}, {w", $w, "}, dword ptr [{x} + {xr} + 64 + ", $at, "]{{1to16}}\n",
+            "vpdpbusd {l1}, {w", $w, "}, dword ptr [{x} + {xr} + 96 + ", $at, "]{{1to16}}\n",
+        )
+    };
+    ($rows:tt low) => {
+        concat!(
+            products!($rows 0 0), products!($rows 1 4), products!($rows 2 8), products!($rows 3 12)
+        )
+    };
+    ($rows:tt high) => {
+        concat!(
+            products!($rows 4 16), products!($rows 5 20),
+            products!($rows 6 24), products!($rows 7 28)
+        )
+    };
+}
+
+/// Starts the products: the low ones at minus the zero point times sum `$which`, or at 0.
+macro_rules! begin {
+    ([1] none) => { "vpxord {h0}, {h0}, {h0}\nvpxord {l0}, {l0}, {l0}\n" };
+    ([2] none) => {
+        concat!(begin!([1] none), "vpxord {h1}, {h1}, {h1}\nvpxord {l1}, {l1}, {l1}\n")
+    };
+    ([1] $which:literal) => {
+        concat!(
+            "vpxord {h0}, {h0}, {h0}\n",
+            "vpbroadcastd {l0}, dword ptr [{t} + {tr} + {h} * ", $which, "]\n",
+            "vpslld {l0}, {l0}, {z}\n",
+        )
+    };
+    ([2] $which:literal) => {
+        concat!(
+            begin!([1] $which),
+            "vpxord {h1}, {h1}, {h1}\n",
+            "vpbroadcastd {l1}, dword ptr [{t} + {tr} + 4 + {h} * ", $which, "]\n",
+            "vpslld {l1}, {l1}, {z}\n",
+        )
+    };
+}
+
+/// `a += float(128 h + l) * (scale * x scale)`.
+macro_rules! finish {
+    ([1] $scale:literal) => {
+        concat!(
+            "vpslld {h0}, {h0}, 7\n",
+            "vpaddd {h0}, {h0}, {l0}\n",
+            "vcvtdq2ps {h0}, {h0}\n",
+            "vmulps {l0}, ", $scale, ", dword ptr [{s} + {tr}]{{1to16}}\n",
+            "vfmadd231ps {a0}, {h0}, {l0}\n",
+        )
+    };
+    ([2] $scale:literal) => {
+        concat!(
+            finish!([1] $scale),
+            "vpslld {h1}, {h1}, 7\n",
+            "vpaddd {h1}, {h1}, {l1}\n",
+            "vcvtdq2ps {h1}, {h1}\n",
+            "vmulps {l1}, ", $scale, ", dword ptr [{s} + {tr} + 4]{{1to16}}\n",
+            "vfmadd231ps {a1}, {h1}, {l1}\n",
+        )
+    };
+}
+
+macro_rules! add_min {
+    ([1]) => {
+        "vfmadd231ps {a0}, {min}, dword ptr [{t} + {tr}]{{1to16}}\n"
+    };
+    ([2]) => {
+        concat!(add_min!([1]), "vfmadd231ps {a1}, {min}, dword ptr [{t} + {tr} + 4]{{1to16}}\n",)
+    };
+}
+
+/// The asm statement of rows `$r` (and `$r + 1`) for one family of types.
+macro_rules! rows_asm {
+    ($rows:tt [$($text:expr),*] $k:ident $r:literal $steps:ident $acc:ident [$($more:tt)*]) => {{
+        let [w0, w1, w2, w3, w4, w5, w6, w7] = $steps;
+        rows_asm!(@ $rows [$($text),*] $k $r $acc (h0 l0) [
+            w0 = in(zmm_reg) w0, w1 = in(zmm_reg) w1, w2 = in(zmm_reg) w2, w3 = in(zmm_reg) w3,
+            w4 = in(zmm_reg) w4, w5 = in(zmm_reg) w5, w6 = in(zmm_reg) w6, w7 = in(zmm_reg) w7,
+            x = in(reg) $k.x_quants, s = in(reg) $k.x_scales, t = in(reg) $k.x_sums,
+            xr = const $r * GROUP_DIGITS, tr = const $r * 4,
+            h0 = out(zmm_reg) h0, l0 = out(zmm_reg) l0,
+            $($more)*
+        ])
+    }};
+    (@ [1] [$($text:expr),*] $k:ident $r:literal $acc:ident ($h0:ident $l0:ident) [$($operands:tt)*]) => {{
+        let ($h0, $l0): (__m512i, __m512i);
+        std::arch::asm!(
+            $($text),*, $($operands)*
+            a0 = inout(zmm_reg) $acc[$r],
+            options(readonly, nostack, preserves_flags)
+        );
+        let _ = ($h0, $l0);
+    }};
+    (@ [2] [$($text:expr),*] $k:ident $r:literal $acc:ident ($h0:ident $l0:ident) [$($operands:tt)*]) => {{
+        // Typed, since the assembler gets a wrong register name for an anonymous output.
+        let ($h0, $l0, h1, l1): (__m512i, __m512i, __m512i, __m512i);
+        std::arch::asm!(
+            $($text),*, $($operands)*
+            h1 = out(zmm_reg) h1, l1 = out(zmm_reg) l1,
+            a0 = inout(zmm_reg) $acc[$r], a1 = inout(zmm_reg) $acc[$r + 1],
+            options(readonly, nostack, preserves_flags)
+        );
+        let _ = ($h0, $l0, h1, l1);
+    }};
+}
+
+/// One or two rows of a group, for each family of types.
+macro_rules! group_rows {
+    ($rows:tt $r:literal $type:ident $height:ident $k:ident $steps:ident $scale:ident $acc:ident) => {
+        match const { type_of($type) } {
+            BlockType::Q6K => rows_asm!(
+                $rows
+                [begin!($rows 2), products!($rows low), finish!($rows "{low}"),
+                 begin!($rows 3), products!($rows high), finish!($rows "{high}")]
+                $k $r $steps $acc
+                [low = in(zmm_reg) $scale.low, high = in(zmm_reg) $scale.high,
+                 h = const 4 * $height, z = const zero_shift($type),]
+            ),
+            BlockType::Q4_0 | BlockType::Q5_0 | BlockType::Q8_0 => rows_asm!(
+                $rows
+                [begin!($rows 1), products!($rows low), products!($rows high),
+                 finish!($rows "{low}")]
+                $k $r $steps $acc
+                [low = in(zmm_reg) $scale.low,
+                 h = const 4 * $height, z = const zero_shift($type),]
+            ),
+            _ => rows_asm!(
+                $rows
+                [begin!($rows none), products!($rows low), products!($rows high),
+                 finish!($rows "{low}"), add_min!($rows)]
+                $k $r $steps $acc
+                [low = in(zmm_reg) $scale.low, min = in(zmm_reg) $scale.min,]
+            ),
+        }
+    };
+}
+
+/// log2 of the zero point.
+const fn zero_shift(index: usize) -> u32 {
+    zero_point(type_of(index)).unsigned_abs().trailing_zeros()
+}
+
+/// The rows of a tile's group.
+struct GroupRows {
+    x_quants: *const i8,
+    x_scales: *const f32,
+    x_sums: *const f32,
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
 unsafe fn tile<const TYPE: usize, const HEIGHT: usize, const PANELS: usize>(
     panels: [&(&[u8], &[u8]); PANELS],
@@ -76,70 +245,31 @@ unsafe fn tile<const TYPE: usize, const HEIGHT: usize, const PANELS: usize>(
     sums: &mut [Sums],
 ) {
     let group_bytes = const { group_bytes(type_of(TYPE)) };
-    let has_min = const { crate::pack::has_min(type_of(TYPE)) };
-    let zero = const { crate::pack::zero_point(type_of(TYPE)) };
-    let halves = const { matches!(type_of(TYPE), BlockType::Q6K) };
     debug_assert_eq!((x.height, sums.len()), (HEIGHT, PANELS));
     let mut accs = [[_mm512_setzero_ps(); HEIGHT]; PANELS];
     let num_groups = panels[0].1.len() / group_bytes;
     for g in 0..num_groups {
-        let x_quants = x.quants.as_ptr().add(g * HEIGHT * GROUP_DIGITS);
-        let x_scales = x.scales.as_ptr().add(g * HEIGHT);
-        let x_sums = x.sums.as_ptr().add(g * NUM_SUMS * HEIGHT);
+        let rows = GroupRows {
+            x_quants: x.quants.as_ptr().add(g * HEIGHT * GROUP_DIGITS),
+            x_scales: x.scales.as_ptr().add(g * HEIGHT),
+            x_sums: x.sums.as_ptr().add(g * NUM_SUMS * HEIGHT),
+        };
         for (acc, (scales, quants)) in accs.iter_mut().zip(panels) {
             let steps = load_steps::<TYPE>(quants.as_ptr().add(g * group_bytes));
             let scale = load_scales::<TYPE>(scales.as_ptr(), g);
-            // Written out row by row: a loop would keep the sums in memory instead of registers.
-            macro_rules! row {
-            ($($r:literal)*) => {$(
-                if $r < HEIGHT {
-                    let high_digits = x_quants.add($r * GROUP_DIGITS).cast::<i32>();
-                    let low_digits = high_digits.add(GROUP_COLS / 4);
-                    let x_scale = _mm512_set1_ps(x_scales.add($r).read());
-                    // `sums[which]` times the zero point, to be taken off the products.
-                    let correction = |which: usize| {
-                        let sum = x_sums.add(which * HEIGHT + $r).cast::<i32>().read();
-                        let sum = _mm512_set1_epi32(sum);
-                        match zero {
-                            8 => _mm512_slli_epi32::<3>(sum),
-                            16 => _mm512_slli_epi32::<4>(sum),
-                            32 => _mm512_slli_epi32::<5>(sum),
-                            _ => _mm512_slli_epi32::<7>(sum),
-                        }
-                    };
-                    // 128 times the high digits' products, then the low digits' on top.
-                    let dots = |range: std::ops::Range<usize>, which: usize| {
-                        let mut dot = _mm512_setzero_si512();
-                        for step in range.clone() {
-                            let x = high_digits.add(step).read_unaligned();
-                            dot = _mm512_dpbusd_epi32(dot, steps[step], _mm512_set1_epi32(x));
-                        }
-                        dot = _mm512_slli_epi32::<7>(dot);
-                        if zero != 0 {
-                            dot = _mm512_add_epi32(dot, correction(which));
-                        }
-                        for step in range {
-                            let x = low_digits.add(step).read_unaligned();
-                            dot = _mm512_dpbusd_epi32(dot, steps[step], _mm512_set1_epi32(x));
-                        }
-                        _mm512_cvtepi32_ps(dot)
-                    };
-                    if halves {
-                        let (low, high) = (dots(0..4, 2), dots(4..8, 3));
-                        acc[$r] = _mm512_fmadd_ps(low, _mm512_mul_ps(scale.low, x_scale), acc[$r]);
-                        acc[$r] = _mm512_fmadd_ps(high, _mm512_mul_ps(scale.high, x_scale), acc[$r]);
-                    } else {
-                        let dot = dots(0..8, 1);
-                        acc[$r] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale.low, x_scale), acc[$r]);
+            // Written out, since a loop would keep the sums in memory instead of registers.
+            macro_rules! pairs {
+                ($($r:literal)*) => {$(
+                    if $r < HEIGHT {
+                        group_rows!([2] $r TYPE HEIGHT rows steps scale acc);
                     }
-                    if has_min {
-                        let x_sum = _mm512_set1_ps(x_sums.add($r).read());
-                        acc[$r] = _mm512_fmadd_ps(scale.min, x_sum, acc[$r]);
-                    }
-                }
-            )*};
-        }
-            row!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+                )*};
+            }
+            if HEIGHT == 1 {
+                group_rows!([1] 0 TYPE HEIGHT rows steps scale acc);
+            } else {
+                pairs!(0 2 4 6 8 10 12 14);
+            }
         }
     }
     for (sums, acc) in sums.iter_mut().zip(accs) {
