@@ -21,9 +21,21 @@ pub struct OutOfMemory {
 }
 
 /// An owned, zero-initialised byte buffer, aligned to 64 bytes (2 MiB where it is that large).
+/// Large buffers take memory only as they are touched.
 pub struct AlignedBytes {
     pointer: NonNull<u8>,
-    layout: Layout,
+    len: usize,
+    origin: Origin,
+}
+
+/// Where the memory came from, and so how it goes back.
+enum Origin {
+    Heap(Layout),
+    #[cfg(unix)]
+    Map {
+        start: *mut libc::c_void,
+        len: usize,
+    },
 }
 
 // SAFETY: it owns its memory and has no interior mutability, like a `Vec<u8>`.
@@ -37,20 +49,50 @@ impl AlignedBytes {
     /// # Errors
     /// When the memory is not there.
     pub fn zeroed(len: usize) -> Result<AlignedBytes, OutOfMemory> {
-        let align = if len >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { LINE_BYTES };
+        #[cfg(unix)]
+        if len >= HUGE_PAGE_BYTES {
+            return Self::mapped(len);
+        }
         let error = OutOfMemory { bytes: len };
-        let Ok(layout) = Layout::from_size_align(len.max(1), align) else { return Err(error) };
-        // SAFETY: the layout has a non-zero size.
-        let Some(pointer) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
+        let Ok(layout) = Layout::from_size_align(len.max(1), LINE_BYTES) else {
             return Err(error);
         };
-        #[cfg(target_os = "linux")]
-        if align == HUGE_PAGE_BYTES {
-            // SAFETY: the range was just allocated and is page-aligned; the call only advises,
-            // so its result does not matter.
-            unsafe { libc::madvise(pointer.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        // SAFETY: the layout has a non-zero size.
+        let pointer = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(error)?;
+        Ok(AlignedBytes { pointer, len, origin: Origin::Heap(layout) })
+    }
+
+    #[cfg(unix)]
+    fn mapped(len: usize) -> Result<AlignedBytes, OutOfMemory> {
+        let error = || OutOfMemory { bytes: len };
+        // One huge page more than asked for, so that an aligned start lies inside.
+        let map_len = len.checked_add(HUGE_PAGE_BYTES).ok_or_else(error)?;
+        // SAFETY: an anonymous private map at an address of the system's choice touches
+        // nothing that exists.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                map_len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(error());
         }
-        Ok(AlignedBytes { pointer, layout })
+        let skip = start.cast::<u8>().align_offset(HUGE_PAGE_BYTES);
+        // SAFETY: `skip` is less than the huge page that was added above.
+        let aligned = unsafe { start.cast::<u8>().add(skip) };
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range lies inside the map made above; the call only advises, so its
+        // result does not matter.
+        unsafe {
+            libc::madvise(aligned.cast(), len, libc::MADV_HUGEPAGE)
+        };
+        let pointer = NonNull::new(aligned).ok_or_else(error)?;
+        Ok(AlignedBytes { pointer, len, origin: Origin::Map { start, len: map_len } })
     }
 
     /// The buffer as `f32`s (the tail that does not fill one is left out).
@@ -69,22 +111,29 @@ impl Deref for AlignedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the allocation has `layout.size()` initialised bytes and lives as long as self.
-        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.layout.size()) }
+        // SAFETY: the allocation has `len` initialised bytes and lives as long as self.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for AlignedBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`, and `&mut self` makes it the only reference.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.layout.size()) }
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
     }
 }
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this layout, and freed once.
-        unsafe { dealloc(self.pointer.as_ptr(), self.layout) };
+        match self.origin {
+            // SAFETY: allocated in `zeroed` with this layout, and freed once.
+            Origin::Heap(layout) => unsafe { dealloc(self.pointer.as_ptr(), layout) },
+            #[cfg(unix)]
+            // SAFETY: mapped in `mapped` with this length, and unmapped once.
+            Origin::Map { start, len } => unsafe {
+                libc::munmap(start, len);
+            },
+        }
     }
 }
 
@@ -113,6 +162,6 @@ mod tests {
     #[test]
     fn an_absurd_size_is_an_error() {
         assert!(AlignedBytes::zeroed(usize::MAX).is_err());
-        assert!(AlignedBytes::zeroed(isize::MAX as usize - HUGE_PAGE_BYTES).is_err());
+        assert!(AlignedBytes::zeroed(1 << 60).is_err());
     }
 }

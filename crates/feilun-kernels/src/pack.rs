@@ -241,7 +241,8 @@ impl PackedMatrix {
             };
             let halves = [scales_at(0), scales_at(GROUP_COLS / 2)];
             for (col, out) in out.chunks_exact_mut(PANEL_ROWS).enumerate() {
-                for (lane, (out, (scale, min))) in out.iter_mut().zip(halves[col / 16]).enumerate() {
+                for (lane, (out, (scale, min))) in out.iter_mut().zip(halves[col / 16]).enumerate()
+                {
                     let quant = i32::from(stored_quant(self.block_type, group, lane, col));
                     *out = scale * (quant - zero_point(self.block_type)) as f32 + min;
                 }

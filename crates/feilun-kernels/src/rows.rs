@@ -188,7 +188,9 @@ impl RowTiles {
         let (first, len) = (tile.row * groups, tile.height * groups);
         QuantTile {
             height: tile.height,
-            quants: bytemuck::cast_slice(&self.quants[first * GROUP_DIGITS..][..len * GROUP_DIGITS]),
+            quants: bytemuck::cast_slice(
+                &self.quants[first * GROUP_DIGITS..][..len * GROUP_DIGITS],
+            ),
             scales: &self.scales.as_f32()[first..][..len],
             sums: &self.sums.as_f32()[first * NUM_SUMS..][..len * NUM_SUMS],
         }
