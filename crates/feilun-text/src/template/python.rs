@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use minijinja::value::{Kwargs, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, Output, State, Value, escape_formatter};
 
 /// Deeper values are refused, not followed.
@@ -167,18 +167,17 @@ pub(super) fn wordcount(text: &str) -> usize {
 pub(super) fn indent(
     state: &State<'_, '_>,
     text: String,
-    width: Option<usize>,
-    first: Option<bool>,
-    blank: Option<bool>,
-    options: Kwargs,
+    args: Rest<Value>,
 ) -> Result<String, Error> {
+    let (width, first, blank, options): (Option<usize>, Option<bool>, Option<bool>, Kwargs) =
+        from_args(&args)?;
     let width = width.or(options.get("width")?).unwrap_or(4);
     let first = first.or(options.get("first")?).unwrap_or(false);
     let blank = blank.or(options.get("blank")?).unwrap_or(false);
     options.assert_all_used()?;
     // Jinja adds a line break so that one at the end counts.
     let lines = lines(&format!("{text}\n"), false);
-    state.consume_fuel((lines.len().saturating_mul(width) / 64) as u64)?;
+    state.consume_fuel((lines.len().saturating_mul(width) / 64) as u64 + 1)?;
     let space = " ".repeat(width);
     let mut out = String::new();
     for (index, line) in lines.iter().enumerate() {
