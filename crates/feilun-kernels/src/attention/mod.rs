@@ -12,11 +12,11 @@
 //!    the keys, both ascending and in f32. The 8-bit kind: the query (per row and head) and
 //!    `p * scale(v)` (per row, head and chunk) are rounded to sixteen bits, which go through the
 //!    dot product as two digits of eight; all sums are integers, exact in any order.
-//! 3. Chunks are merged in ascending order ([`tile`]'s `merge`), by the thread that has
+//! 3. Chunks are merged in ascending order (`merge` in `tile.rs`), by the thread that has
 //!    them all or, where chunks went to several threads, by the one that finishes last.
 //!
-//! Reading order: here (the call), [`plan`] (who does what), [`unit`] (one piece of work),
-//! [`float`] and [`q8`] (the inner loops), [`tile`] (what they share).
+//! Reading order: here (the call), `plan.rs` (who does what), `unit.rs` (one piece of work),
+//! `float.rs` and `q8.rs` (the inner loops), `tile.rs` (what they share).
 
 mod float;
 mod plan;

@@ -76,7 +76,7 @@ pub(super) unsafe fn pack_query<S: Simd>(
             simd.store_signed_digits(to, step, value);
         }
     }
-    let bias = KEY_OFFSET * simd.reduce_add_i(sum);
+    let bias = -KEY_OFFSET * simd.reduce_add_i(sum);
     let factor = query_scale * scale * std::f32::consts::LOG2_E;
     RowState { factor, bias, ..RowState::default() }
 }
@@ -123,6 +123,9 @@ unsafe fn block_scores<S: Simd, const R: usize, const N: usize, const STREAM: bo
         let values_offset = tile.dim / 4 * VECTOR_BYTES + SCALE_BYTES;
         let mut query = tile.query;
         let mut acc = [[[simd.splat_i(0); N]; DIGITS]; R];
+        for (r, acc) in acc.iter_mut().enumerate() {
+            acc[1] = [simd.splat_i((*tile.rows.add(r)).bias); N];
+        }
         for d4 in 0..tile.dim / 4 {
             let mut vectors = [simd.splat_i(0); N];
             for n in 0..N {
@@ -147,7 +150,7 @@ unsafe fn block_scores<S: Simd, const R: usize, const N: usize, const STREAM: bo
             let scale = simd.load_bf16(keys[n].add(tile.dim / 4 * VECTOR_BYTES).cast());
             for (r, acc) in acc.iter().enumerate() {
                 let row = &*tile.rows.add(r);
-                let sum = simd.join_digits(acc[0][n], acc[1][n], simd.splat_i(row.bias));
+                let sum = simd.join_digits(acc[0][n], acc[1][n]);
                 let factor = simd.mul(scale, simd.splat(row.factor));
                 let to = tile.scores.add(r * CHUNK_TOKENS + (block + n) * LANES);
                 simd.store(to, simd.mul(simd.to_float(sum), factor));
@@ -290,7 +293,7 @@ unsafe fn sum_columns<S: Simd, const R: usize, const N: usize, const STREAM: boo
         for (r, acc) in acc.iter().enumerate() {
             let factor = simd.splat((*tile.rows.add(r)).value_factor);
             for n in 0..N {
-                let sum = simd.join_digits(acc[0][n], acc[1][n], simd.splat_i(0));
+                let sum = simd.join_digits(acc[0][n], acc[1][n]);
                 let to = tile.acc.add(r * tile.dim + d + n * LANES);
                 simd.store(to, simd.mul(simd.to_float(sum), factor));
             }

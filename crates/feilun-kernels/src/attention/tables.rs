@@ -17,6 +17,8 @@ pub(super) struct Kernels {
     pub(super) query_bytes: usize,
     /// For tiles of 1, 2, ... rows.
     pub(super) tiles: &'static [TileKernels],
+    /// Rows of a tile where there are more than one tile can have: what uses registers best.
+    pub(super) tile_rows: usize,
     pub(super) softmax: unsafe fn(&Tile, &mut [RowState]),
     pub(super) merge: unsafe fn(*mut f32, &mut Softmax, *const f32, Softmax, usize),
     pub(super) finish: unsafe fn(*const f32, f32, *mut f32, usize),
@@ -53,7 +55,8 @@ pub(super) fn kernels(isa: Isa, kind: KvKind) -> &'static Kernels {
 macro_rules! level {
     ($level:ident, $simd:expr, { $(#[$attribute:meta])* },
         float: [$(($float_rows:literal, $float_keys:literal, $float_values:literal)),*],
-        q8: [$(($q8_rows:literal, $q8_keys:literal, $q8_values:literal)),*]) => {
+        q8: [$(($q8_rows:literal, $q8_keys:literal, $q8_values:literal)),*],
+        tile_rows: ($float_tile:literal, $q8_tile:literal)) => {
         #[expect(
             clippy::undocumented_unsafe_blocks,
             reason = "one reason for all: these only add the target features; the contract is \
@@ -127,6 +130,7 @@ macro_rules! level {
             pub(super) static F32: Kernels = Kernels {
                 pack_query: float_pack_query,
                 query_bytes: 4,
+                tile_rows: $float_tile,
                 tiles: &[$(TileKernels {
                     scores: float_scores::<StoredF32, $float_rows, $float_keys, false>,
                     values: float_values::<StoredF32, $float_rows, $float_values, false>,
@@ -151,6 +155,7 @@ macro_rules! level {
             pub(super) static Q8: Kernels = Kernels {
                 pack_query: q8_pack_query,
                 query_bytes: 2,
+                tile_rows: $q8_tile,
                 tiles: &[$(TileKernels {
                     scores: q8_scores::<$q8_rows, $q8_keys, false>,
                     values: q8_values::<$q8_rows, $q8_values, false>,
@@ -168,14 +173,16 @@ macro_rules! level {
 level!(
     portable, crate::vector::Portable, {},
     float: [(1, 2, 1), (2, 2, 1)],
-    q8: [(1, 2, 1), (2, 2, 1)]
+    q8: [(1, 2, 1), (2, 2, 1)],
+    tile_rows: (2, 2)
 );
 
 #[cfg(target_arch = "x86_64")]
 level!(
     avx2, crate::vector::Avx2::new(), { #[target_feature(enable = "avx2,fma,f16c")] },
     float: [(1, 4, 4), (2, 2, 2)],
-    q8: [(1, 2, 2), (2, 1, 1)]
+    q8: [(1, 2, 2), (2, 1, 1)],
+    tile_rows: (2, 2)
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -184,5 +191,6 @@ level!(
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     },
     float: [(1, 8, 8), (2, 8, 8), (3, 4, 4), (4, 4, 4), (5, 4, 4), (6, 4, 4)],
-    q8: [(1, 8, 8), (2, 4, 4), (3, 4, 4), (4, 2, 2)]
+    q8: [(1, 8, 8), (2, 4, 4), (3, 4, 4), (4, 2, 2)],
+    tile_rows: (6, 3)
 );

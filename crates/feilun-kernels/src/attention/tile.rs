@@ -32,7 +32,7 @@ pub(super) struct Tile {
 pub(super) struct RowState {
     /// Makes a score to base 2 of a sum of products: `scale * log2(e)`, times the query's scale.
     pub(super) factor: f32,
-    /// 8-bit kind: what the offset of the keys adds to each sum.
+    /// 8-bit kind: minus what the offset of the keys adds to each sum.
     pub(super) bias: i32,
     /// 8-bit kind: the scale of this chunk's probabilities.
     pub(super) value_factor: f32,

@@ -103,7 +103,7 @@ impl Call<'_> {
     fn pack_queries(&self, unit: &Unit, workspace: &mut Workspace) {
         let head_dim = self.shape.layout.head_dim();
         let row_bytes = self.kernels.query_bytes * self.dim();
-        for tile in tiles(unit.rows.len(), self.kernels.tiles.len()) {
+        for tile in tiles(unit.rows.len(), self.kernels) {
             let out = workspace.query[tile.start * row_bytes..].as_mut_ptr();
             for index in tile.clone() {
                 let (row, head) = self.row_and_head(unit, unit.rows.start + index);
@@ -130,13 +130,13 @@ impl Call<'_> {
         let heads = self.heads_of_chunk(unit, chunk);
         // With few tiles each byte of the cache is used about once, and computing should not
         // wait for it; with many it comes from the processor's own cache.
-        let num_tiles = unit.rows.len().div_ceil(self.kernels.tiles.len());
+        let num_tiles = tiles(unit.rows.len(), self.kernels).count();
         let stream = num_tiles <= STREAM_TILES_MAX;
         let mut next_heads = heads;
         if stream && chunk + 1 < unit.chunks.end {
             next_heads = self.heads_of_chunk(unit, chunk + 1);
         }
-        for tile_rows in tiles(unit.rows.len(), self.kernels.tiles.len()) {
+        for tile_rows in tiles(unit.rows.len(), self.kernels) {
             let rows = &mut workspace.rows[tile_rows.clone()];
             let (mut block_start, mut block_end) = (CHUNK_BLOCKS, 0);
             for (index, row) in tile_rows.clone().zip(rows.iter_mut()) {
@@ -277,8 +277,10 @@ impl Call<'_> {
     }
 }
 
-/// Cuts `num_rows` into as few tiles of at most `tile_rows` as possible, nearly equal ones.
-fn tiles(num_rows: usize, tile_rows: usize) -> impl Iterator<Item = Range<usize>> {
-    let num_tiles = num_rows.div_ceil(tile_rows);
+/// Cuts `num_rows` into one tile, if there are kernels for as many, or else into as few of the
+/// preferred size as possible, nearly equal ones.
+fn tiles(num_rows: usize, kernels: &Kernels) -> impl Iterator<Item = Range<usize>> {
+    let num_tiles =
+        if num_rows <= kernels.tiles.len() { 1 } else { num_rows.div_ceil(kernels.tile_rows) };
     (0..num_tiles).map(move |tile| num_rows * tile / num_tiles..num_rows * (tile + 1) / num_tiles)
 }

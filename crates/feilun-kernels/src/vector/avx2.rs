@@ -176,10 +176,9 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn join_digits(self, high: Self::I, low: Self::I, bias: Self::I) -> Self::I {
+    fn join_digits(self, high: Self::I, low: Self::I) -> Self::I {
         let high = both!(_mm256_slli_epi32::<8>; high);
-        let sum = both!(_mm256_add_epi32; high, low);
-        both!(_mm256_sub_epi32; sum, bias)
+        both!(_mm256_add_epi32; high, low)
     }
 
     #[inline(always)]

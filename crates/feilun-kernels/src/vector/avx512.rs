@@ -136,8 +136,8 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn join_digits(self, high: __m512i, low: __m512i, bias: __m512i) -> __m512i {
-        unsafe { _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32::<8>(high), low), bias) }
+    fn join_digits(self, high: __m512i, low: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(_mm512_slli_epi32::<8>(high), low) }
     }
 
     #[inline(always)]

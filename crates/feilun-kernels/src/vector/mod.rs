@@ -148,8 +148,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_i(self, from: *const u8) -> Self::I;
     /// `acc + dot4(u, s)` in each lane: four unsigned bytes times four signed ones, exact.
     fn dot4(self, acc: Self::I, u: Self::I, s: Self::I) -> Self::I;
-    /// `256 * high + low - bias`, wrapping.
-    fn join_digits(self, high: Self::I, low: Self::I, bias: Self::I) -> Self::I;
+    /// `256 * high + low`, wrapping.
+    fn join_digits(self, high: Self::I, low: Self::I) -> Self::I;
     fn to_float(self, a: Self::I) -> Self::F;
     /// Rounds to the nearest integer, ties to even.
     fn to_int(self, a: Self::F) -> Self::I;

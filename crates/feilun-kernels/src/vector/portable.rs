@@ -137,8 +137,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn join_digits(self, high: Self::I, low: Self::I, bias: Self::I) -> Self::I {
-        from_fn(|lane| (high[lane] << 8).wrapping_add(low[lane]).wrapping_sub(bias[lane]))
+    fn join_digits(self, high: Self::I, low: Self::I) -> Self::I {
+        from_fn(|lane| (high[lane] << 8).wrapping_add(low[lane]))
     }
 
     #[inline(always)]
