@@ -30,7 +30,8 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 pub use self::moment::{Moment, MomentError};
 
 use self::python::{
-    Raised, indent, python_method, raise_exception, tojson, value_of, wordcount, write_value,
+    Raised, indent, is_iterable, python_method, raise_exception, tojson, value_of, wordcount,
+    write_value,
 };
 use self::source::adapted;
 
@@ -154,6 +155,7 @@ impl ChatTemplate {
         environment.add_filter("tojson", tojson);
         environment.add_filter("wordcount", wordcount);
         environment.add_filter("indent", indent);
+        environment.add_test("iterable", is_iterable);
         environment.set_formatter(write_value);
         environment
             .add_template_owned(NAME, adapted(source))

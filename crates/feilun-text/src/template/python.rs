@@ -157,6 +157,14 @@ fn title(text: &str) -> String {
     out
 }
 
+/// Jinja's `iterable`: to the engine nothing (`none`) is an empty list, to Python it is an error.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !matches!(
+        value.kind(),
+        ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain
+    )
+}
+
 /// Jinja's `wordcount`.
 pub(super) fn wordcount(text: &str) -> usize {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
