@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Failed,
     /// The command line or the configuration is wrong; nothing was touched.
     Usage,
+    /// The user broke it off.
+    Interrupted,
 }
 
 impl Kind {
@@ -23,6 +25,7 @@ impl Kind {
         match self {
             Kind::Failed => 1,
             Kind::Usage => 2,
+            Kind::Interrupted => crate::interrupt::EXIT_CODE,
         }
     }
 
@@ -30,6 +33,7 @@ impl Kind {
         match self {
             Kind::Failed => "error",
             Kind::Usage => "usage error",
+            Kind::Interrupted => "interrupted",
         }
     }
 }
@@ -49,6 +53,10 @@ impl Failure {
 
     pub(crate) fn usage(message: impl Display) -> Failure {
         Failure { kind: Kind::Usage, ..Failure::failed(message) }
+    }
+
+    pub(crate) fn interrupted(message: impl Display) -> Failure {
+        Failure { kind: Kind::Interrupted, ..Failure::failed(message) }
     }
 
     /// Adds a line that says what to do about it.

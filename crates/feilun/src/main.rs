@@ -5,15 +5,19 @@ mod catalog;
 mod cli;
 mod commands;
 mod data_dir;
+mod engine;
 mod environment;
 mod failure;
+mod generation;
 mod interrupt;
 mod machine;
 mod manifest;
 mod model_name;
 mod output;
 mod pull;
+mod resolve;
 mod stored_model;
+mod vocabulary;
 
 use std::process::ExitCode;
 
@@ -36,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, environment: Environment) -> failure::Outcome {
-    interrupt::exit_at_once()?;
-    let session = commands::Session::new(cli.data, environment)?;
+    let interrupt = interrupt::Interrupt::install()?;
+    let session = commands::Session::new(cli.data, environment, interrupt)?;
     commands::run(cli.command, &session)
 }

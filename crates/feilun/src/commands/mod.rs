@@ -1,8 +1,12 @@
 //! The commands, one file each.
 
+mod bench;
+mod chat;
+mod complete;
 mod doctor;
 mod models;
 mod pull;
+mod score;
 
 use std::path::PathBuf;
 
@@ -11,11 +15,17 @@ use clap::Subcommand;
 use crate::data_dir::DataDir;
 use crate::environment::Environment;
 use crate::failure::Outcome;
+use crate::interrupt::Interrupt;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Chat(chat::Args),
+    Complete(complete::Args),
+    Score(score::Args),
     Pull(pull::Args),
     Models(models::Args),
+    #[command(subcommand)]
+    Bench(bench::Bench),
     Doctor(doctor::Args),
 }
 
@@ -24,20 +34,29 @@ pub(crate) enum Command {
 pub(crate) struct Session {
     pub(crate) data: DataDir,
     pub(crate) environment: Environment,
+    pub(crate) interrupt: Interrupt,
 }
 
 impl Session {
     /// `data` is what `--data` said.
-    pub(crate) fn new(data: Option<PathBuf>, environment: Environment) -> Outcome<Session> {
+    pub(crate) fn new(
+        data: Option<PathBuf>,
+        environment: Environment,
+        interrupt: Interrupt,
+    ) -> Outcome<Session> {
         let path = data.map_or_else(|| environment.default_data_dir(), Ok)?;
-        Ok(Session { data: DataDir::new(path), environment })
+        Ok(Session { data: DataDir::new(path), environment, interrupt })
     }
 }
 
 pub(crate) fn run(command: Command, session: &Session) -> Outcome {
     match command {
+        Command::Chat(args) => chat::run(args, session),
+        Command::Complete(args) => complete::run(&args, session),
+        Command::Score(args) => score::run(&args, session),
         Command::Pull(args) => pull::run(&args, session),
         Command::Models(args) => models::run(args, session),
+        Command::Bench(bench) => bench::run(&bench, session),
         Command::Doctor(args) => doctor::run(&args, session),
     }
 }

@@ -233,6 +233,6 @@ fn parameters(count: u64) -> String {
 
 /// Enough to tell models apart and to name one with.
 fn short_digest(digest: &str) -> &str {
-    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    let hex = digest.rsplit(':').next().unwrap_or(digest);
     hex.get(..12).unwrap_or(hex)
 }

@@ -70,6 +70,18 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
     if args.json { output::json(&manifest) } else { Ok(()) }
 }
 
+/// Fetches a model of the catalog as `feilun pull NAME` does.
+pub(crate) fn from_catalog_by_name(name: &str, session: &Session) -> Outcome {
+    let args = Args {
+        source: name.to_owned(),
+        name: None,
+        replace: false,
+        accept_terms: Vec::new(),
+        json: false,
+    };
+    run(&args, session)
+}
+
 /// The source's own name, made fit for a folder.
 fn default_name(source: &Source) -> Outcome<ModelName> {
     let text = match source {
@@ -140,12 +152,15 @@ fn fetch(
     };
     origin.source = args.source.clone();
     let names = files.iter().map(|file| file.name.as_str());
-    if let Err(failure) = stored_model::open_files(&staging.files(), names) {
-        // Its files are whole, and fetching them again would not make them a model.
-        staging.discard()?;
-        return Err(failure.context(format!("{} is no model that Feilun can run", args.source)));
-    }
-    let manifest = staging.install(origin, files)?;
+    let digest = match stored_model::open_files(&staging.files(), names) {
+        Ok(model) => format!("blake3:{}", model.digest()?),
+        Err(failure) => {
+            // Its files are whole, and fetching them again would not make them a model.
+            staging.discard()?;
+            return Err(failure.context(format!("{} is no model that Feilun can run", args.source)));
+        }
+    };
+    let manifest = staging.install(origin, files, digest)?;
     let bytes = output::bytes(manifest.bytes());
     output::talk(format!("installed {name} ({bytes}, {})", manifest.digest));
     Ok(manifest)

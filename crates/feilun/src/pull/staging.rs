@@ -77,10 +77,15 @@ impl Staging {
     }
 
     /// Puts the gathered files in place as a model.
-    pub(crate) fn install(self, origin: Origin, files: Vec<FileEntry>) -> Outcome<Manifest> {
+    pub(crate) fn install(
+        self,
+        origin: Origin,
+        files: Vec<FileEntry>,
+        digest: String,
+    ) -> Outcome<Manifest> {
         let folder = self.files();
         remove_strays(&folder, &files)?;
-        let manifest = Manifest::new(&self.name, origin, files);
+        let manifest = Manifest::new(&self.name, origin, files, digest);
         fs::write(folder.join(manifest::FILE_NAME), serde_json::to_vec_pretty(&manifest)?)?;
         for entry in fs::read_dir(&folder)? {
             File::open(entry?.path())?.sync_all()?;
@@ -155,7 +160,8 @@ mod tests {
             let staging = Staging::open(&data, &name).unwrap();
             fs::write(staging.files().join("stray"), "x").unwrap();
             let files = vec![entry(&staging, "a.gguf", content)];
-            staging.install(Origin::default(), files).unwrap();
+            let digest = "ab".repeat(32);
+            staging.install(Origin::default(), files, digest).unwrap();
             assert_eq!(fs::read_to_string(data.model(&name).join("a.gguf")).unwrap(), content);
             assert!(!data.model(&name).join("stray").exists());
             assert!(!data.partials().join("m").exists());

@@ -1,0 +1,188 @@
+//! From a model's files to an engine that generates: tokenizer, weights, KV cache, threads.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use feilun_infer::{Engine, EngineConfig, Vocabulary};
+use feilun_kernels::Pool;
+use feilun_kernels::matmul::Numerics;
+use feilun_model::{
+    BatchMode, KV_BLOCK_TOKENS, Model, ModelFiles, Session as ModelSession, SessionOptions,
+    TokenizerSource,
+};
+use feilun_text::{ChatFormat, EncodeOptions, GgufVocab, Tokenizer};
+
+use crate::commands::Session;
+use crate::failure::{Outcome, OutcomeExt as _};
+use crate::machine;
+use crate::resolve::{self, FoundModel};
+use crate::vocabulary::TokenizerVocabulary;
+
+/// Which model, and how to compute with it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EngineArgs {
+    /// The model: an installed name, the beginning of a digest, or a path
+    #[arg(long, short, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Threads to compute with, instead of all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// How quantized weights are multiplied
+    #[arg(long, value_enum, default_value_t = NumericsArg::Native)]
+    numerics: NumericsArg,
+    /// Bit-identical results however requests are batched, at some cost in speed
+    #[arg(long)]
+    exact: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NumericsArg {
+    /// In integers: fast
+    Native,
+    /// In f32: the reference
+    F32,
+}
+
+impl EngineArgs {
+    pub(crate) fn threads(&self, session: &Session) -> Outcome<usize> {
+        self.threads.map_or_else(|| machine::threads(&session.environment), |n| Ok(n.into()))
+    }
+
+    pub(crate) fn mode(&self) -> BatchMode {
+        if self.exact { BatchMode::Exact } else { BatchMode::Fast }
+    }
+
+    pub(crate) fn open(&self, session: &Session) -> Outcome<OpenModel> {
+        OpenModel::open(resolve::find(session, self.model.as_deref())?)
+    }
+}
+
+/// Sizes of an engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Tokens that the KV cache holds, over all sequences.
+    pub(crate) positions: usize,
+    /// Most tokens computed in one step.
+    pub(crate) rows: usize,
+    /// Most rows of logits in one step.
+    pub(crate) logit_rows: usize,
+}
+
+impl Plan {
+    /// For one sequence of so many tokens whose last token's logits are wanted.
+    pub(crate) fn for_one(positions: usize) -> Plan {
+        Plan { positions, rows: 512, logit_rows: 4 }
+    }
+}
+
+/// A model whose files are open and checked, with its tokenizer.
+#[derive(Debug)]
+pub(crate) struct OpenModel {
+    pub(crate) found: FoundModel,
+    pub(crate) files: ModelFiles,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+}
+
+impl OpenModel {
+    pub(crate) fn open(found: FoundModel) -> Outcome<OpenModel> {
+        let files = ModelFiles::open(&found.path)?;
+        let tokenizer = tokenizer(&files).doing(|| format!("the tokenizer of {}", found.label))?;
+        Ok(OpenModel { found, files, tokenizer: Arc::new(tokenizer) })
+    }
+
+    /// The longest sequence that the model was made for.
+    pub(crate) fn context(&self) -> usize {
+        self.files.config().context_length
+    }
+
+    /// The tokens of a text on its own, with BOS where the model wants one. What looks like a
+    /// control token in it stays text.
+    pub(crate) fn encode(&self, text: &str) -> Outcome<Vec<u32>> {
+        let add_bos = self.tokenizer.adds_bos();
+        Ok(self.tokenizer.encode(text, EncodeOptions { add_bos, ..EncodeOptions::default() })?)
+    }
+
+    /// The model's chat format, or `None` where its files have no template.
+    pub(crate) fn chat_format(&self) -> Outcome<Option<ChatFormat>> {
+        let Some(template) = self.files.chat_template()? else { return Ok(None) };
+        let format = ChatFormat::new(Arc::clone(&self.tokenizer), &template);
+        Ok(Some(format.doing(|| format!("the chat template of {}", self.found.label))?))
+    }
+
+    pub(crate) fn vocabulary(&self) -> Outcome<Arc<dyn Vocabulary>> {
+        let ends = self.files.special_tokens()?.eos;
+        Ok(Arc::new(TokenizerVocabulary::new(Arc::clone(&self.tokenizer), &ends)))
+    }
+
+    /// Loads the weights and plans the memory.
+    pub(crate) fn session(
+        &self,
+        args: &EngineArgs,
+        session: &Session,
+        plan: Plan,
+    ) -> Outcome<ModelSession> {
+        let mut pool = Pool::new(args.threads(session)?)?;
+        let model = Arc::new(Model::load(&self.files, &mut pool)?);
+        let options = SessionOptions {
+            isa: machine::isa(&session.environment)?,
+            numerics: match args.numerics {
+                NumericsArg::Native => Numerics::Native,
+                NumericsArg::F32 => Numerics::F32,
+            },
+            max_rows: plan.rows,
+            max_logit_rows: plan.logit_rows,
+            num_blocks: plan.positions.div_ceil(KV_BLOCK_TOKENS),
+            ..SessionOptions::new(self.files.config())
+        };
+        Ok(ModelSession::new(model, pool, options)?)
+    }
+
+    /// An engine without requests.
+    pub(crate) fn engine(
+        &self,
+        args: &EngineArgs,
+        session: &Session,
+        plan: Plan,
+    ) -> Outcome<Engine<ModelSession>> {
+        let decoder = self.session(args, session, plan)?;
+        let start = Instant::now();
+        let clock = Box::new(move || start.elapsed());
+        Ok(Engine::new(decoder, self.vocabulary()?, EngineConfig::default(), clock))
+    }
+}
+
+fn tokenizer(files: &ModelFiles) -> Outcome<Tokenizer> {
+    match files.tokenizer()? {
+        TokenizerSource::TokenizerJson(json) => {
+            // It names the special tokens; a model may do without.
+            let config = std::fs::read(beside(files.path(), "tokenizer_config.json")).ok();
+            Ok(Tokenizer::from_json(&json, config.as_deref())?)
+        }
+        TokenizerSource::Gguf(fields) => Ok(Tokenizer::from_gguf(GgufVocab {
+            model: fields.model,
+            pre: fields.pre,
+            tokens: fields.tokens,
+            token_types: fields.token_types,
+            scores: fields.scores,
+            merges: fields.merges,
+            add_bos: fields.add_bos,
+            add_eos: fields.add_eos,
+            add_space_prefix: fields.add_space_prefix,
+            remove_extra_whitespaces: fields.remove_extra_whitespaces,
+            bos: fields.bos,
+            eos: fields.eos,
+            eot: fields.eot,
+            eom: fields.eom,
+            unknown: fields.unknown,
+            padding: fields.padding,
+            ..GgufVocab::default()
+        })?),
+    }
+}
+
+/// A file in the model's folder; `path` is the folder or a file in it.
+fn beside(path: &Path, name: &str) -> std::path::PathBuf {
+    if path.is_dir() { path.join(name) } else { path.with_file_name(name) }
+}
