@@ -23,6 +23,7 @@ pub mod pack;
 pub mod pool;
 pub mod rope;
 pub mod rows;
+pub mod self_test;
 pub mod softmax;
 #[cfg(test)]
 mod test_support;
