@@ -1,5 +1,7 @@
 //! Constraints: whatever is sampled under one satisfies it, and hostile ones are errors.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may")]
+
 mod common;
 
 use std::ops::ControlFlow;

@@ -1,6 +1,8 @@
 //! A request's events do not depend on its neighbours, on chunks, on the cache, on cancelled
 //! strangers, or on how often it lost its blocks.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may")]
+
 mod common;
 
 use std::collections::HashMap;

@@ -14,9 +14,10 @@ pub(super) fn check(text: &str, depth_max: usize) -> Result<(), ConstraintError>
     };
     let parse = |text: &str| {
         let depth_max = u32::try_from(depth_max).unwrap_or(u32::MAX);
-        ParserBuilder::new().nest_limit(depth_max).build().parse(text)
+        let mut parser = ParserBuilder::new().nest_limit(depth_max).build();
+        parser.parse(text).map_err(|error| refused(&error.to_string()))
     };
-    let meaning = parse(text).map_err(|e| refused(&e.to_string()))?;
+    let meaning = parse(text)?;
     let rewritten = parse(&llguidance::regex_to_lark(text, ""));
     if rewritten.is_ok_and(|rewritten| rewritten == meaning) {
         Ok(())

@@ -8,8 +8,8 @@
 //! sequence. (In fast mode the logits themselves may differ in their last bits with the number
 //! of rows; in exact mode they do not.)
 //!
-//! The engine is driven by one thread, and knows neither HTTP nor the time of day. [`plan`] says
-//! what a step computes, [`sequence`] what a new token does.
+//! The engine is driven by one thread, and knows neither HTTP nor the time of day. The
+//! module `plan` says what a step computes, `sequence` what a new token does.
 //!
 //! [`step`]: Engine::step
 
@@ -29,8 +29,7 @@ use crate::decoder::{Decoder, LogitsView};
 use crate::event::{Event, EventKind, Finish, FinishReason, GenerationError};
 use crate::kv::KvCache;
 use crate::request::{Request, RequestId, STOP_TOKENS_MAX, SubmitError};
-use crate::sampling::scan::Candidate;
-use crate::sampling::{ChooseError, Sampler, params, token_logprobs};
+use crate::sampling::{Sampler, params};
 use crate::stop;
 use crate::vocabulary::Vocabulary;
 
@@ -74,7 +73,6 @@ pub struct Engine<D> {
     clock: Clock,
     cache: KvCache,
     sampler: Sampler,
-    scratch: Vec<Candidate>,
     waiting: VecDeque<Sequence>,
     /// In order of submission.
     running: Vec<Sequence>,
@@ -113,7 +111,6 @@ impl<D: Decoder> Engine<D> {
         Engine {
             cache: KvCache::new(decoder.num_blocks(), config.share_prefixes),
             sampler: Sampler::new(vocabulary.num_tokens()),
-            scratch: Vec::new(),
             waiting: VecDeque::new(),
             running: Vec::new(),
             events: Vec::new(),
@@ -372,7 +369,6 @@ impl<D: Decoder> Engine<D> {
             row += num_rows;
             let mut advance = Advance {
                 sampler: &mut self.sampler,
-                scratch: &mut self.scratch,
                 end_tokens: self.vocabulary.end_tokens(),
                 now: (self.clock)(),
                 events: &mut self.events,
@@ -408,7 +404,6 @@ fn segment<'a>(running: &'a [Sequence], chunk: &Chunk) -> Segment<'a> {
 /// What a sequence needs to go on from its rows of logits.
 struct Advance<'a> {
     sampler: &'a mut Sampler,
-    scratch: &'a mut Vec<Candidate>,
     end_tokens: &'a [u32],
     now: Duration,
     events: &'a mut Vec<Event>,
@@ -429,8 +424,7 @@ impl Advance<'_> {
             if position == sequence.num_scored && sequence.num_unscored() > 0 {
                 let token = sequence.tokens[position + 1];
                 let num_top = sequence.request.prompt_logprobs.unwrap_or(0);
-                let logprobs = token_logprobs(row, token, num_top, self.scratch)
-                    .ok_or(ChooseError::NotFinite)?;
+                let logprobs = self.sampler.logprobs(row, token, num_top)?;
                 sequence.num_scored += 1;
                 scored.push(logprobs);
             }

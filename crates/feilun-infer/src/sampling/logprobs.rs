@@ -4,7 +4,7 @@
 //! temperature and truncation, as OpenAI reports them. So they compare across requests, and the
 //! trainer can use them as they are.
 
-use super::scan::{self, Candidate};
+use super::{Scratch, scan};
 
 /// The log-probability of one token, and of the likeliest at its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,13 +23,12 @@ pub fn token_logprobs(
     row: &[f32],
     token: u32,
     num_top: usize,
-    scratch: &mut Vec<Candidate>,
+    scratch: &mut Scratch,
 ) -> Option<TokenLogprobs> {
-    let max = scan::argmax(row)?.logit;
-    let normalizer = scan::log_sum_exp(row, max);
-    let logprob = |logit: f32| (f64::from(logit) - normalizer) as f32;
+    scan::argmax(row)?;
+    let normalizer = scan::log_sum_exp(row);
     let chosen = *row.get(token as usize)?;
-    scan::top(row, num_top, scratch);
-    let top = scratch.iter().map(|c| (c.token, logprob(c.logit))).collect();
-    Some(TokenLogprobs { token, logprob: logprob(chosen), top })
+    scratch.find_top(row, num_top);
+    let top = scratch.candidates.iter().map(|c| (c.token, c.logit - normalizer)).collect();
+    Some(TokenLogprobs { token, logprob: chosen - normalizer, top })
 }

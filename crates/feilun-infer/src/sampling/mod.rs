@@ -46,20 +46,41 @@ pub struct Choice {
     pub logprobs: Option<TokenLogprobs>,
 }
 
-/// Scratch space for choosing tokens; holds no state between calls.
+/// Memory for passes over a row; holds no state between calls.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    candidates: Vec<Candidate>,
+    tokens: Vec<u32>,
+    maxima: Vec<f32>,
+    probabilities: Vec<f32>,
+    sums: Vec<f64>,
+}
+
+impl Scratch {
+    /// Leaves the likeliest tokens in `candidates`, likeliest first.
+    fn find_top(&mut self, row: &[f32], count: usize) {
+        scan::top(row, count, &mut self.maxima, &mut self.tokens, &mut self.candidates);
+    }
+
+    /// Leaves the tokens with a logit of at least `threshold` in `candidates`, by id.
+    fn find_at_least(&mut self, row: &[f32], threshold: f32) {
+        scan::at_least(row, threshold, &mut self.tokens, &mut self.candidates);
+    }
+}
+
+/// Chooses tokens.
 #[derive(Debug)]
 pub struct Sampler {
     num_tokens: usize,
     adjusted: Vec<f32>,
-    candidates: Vec<Candidate>,
-    block_sums: Vec<f64>,
+    scratch: Scratch,
 }
 
 impl Sampler {
     /// A sampler for a tokenizer of `num_tokens` ids. Rows may be wider, as some models pad
     /// their vocabulary: ids from there on are never chosen.
     pub fn new(num_tokens: usize) -> Sampler {
-        Sampler { num_tokens, adjusted: Vec::new(), candidates: Vec::new(), block_sums: Vec::new() }
+        Sampler { num_tokens, adjusted: Vec::new(), scratch: Scratch::default() }
     }
 
     /// Chooses the token after which `position` tokens have been generated. `mask` has one bit
@@ -78,97 +99,102 @@ impl Sampler {
         let usable = &row[..row.len().min(self.num_tokens)];
         let adjusts =
             mask.is_some() || history::has_penalties(params) || !params.logit_bias.is_empty();
-        // Taken out of self for the borrow checker; given back below.
-        let mut adjusted = std::mem::take(&mut self.adjusted);
         let chosen = if adjusts {
-            adjust(usable, history, params, mask, &mut adjusted);
-            self.draw(&adjusted, params, position)
+            adjust(usable, history, params, mask, &mut self.adjusted);
+            draw(&self.adjusted, params, position, &mut self.scratch)
         } else {
-            self.draw(usable, params, position)
+            draw(usable, params, position, &mut self.scratch)
         };
-        self.adjusted = adjusted;
         let Some(token) = chosen else {
             let broken = scan::argmax(usable).is_none();
             return Err(if broken { ChooseError::NotFinite } else { ChooseError::NothingAllowed });
         };
         let logprobs = match params.logprobs {
             None => None,
-            Some(num_top) => Some(
-                token_logprobs(row, token, num_top, &mut self.candidates)
-                    .ok_or(ChooseError::NotFinite)?,
-            ),
+            Some(num_top) => Some(self.logprobs(row, token, num_top)?),
         };
         Ok(Choice { token, logprobs })
     }
 
-    fn draw(&mut self, row: &[f32], params: &SamplingParams, position: u64) -> Option<u32> {
-        let best = scan::argmax(row)?;
-        if params.is_greedy() {
-            return Some(best.token);
-        }
-        let inverse_temperature = 1.0 / params.temperature;
-        let weight =
-            |c: &Candidate| f64::from(scan::weight(c.logit, best.logit, inverse_temperature));
-        let u = rng::uniform(params.seed, position);
-        let min_p_logit = if params.min_p > 0.0 {
-            best.logit + params.temperature * params.min_p.ln()
-        } else {
-            f32::NEG_INFINITY
-        };
-
-        if params.top_k > 0 && params.top_k < row.len() {
-            scan::top(row, params.top_k, &mut self.candidates);
-            let sum: f64 = self.candidates.iter().map(weight).sum();
-            let kept = nucleus_len(&self.candidates, f64::from(params.top_p) * sum, weight);
-            self.candidates.truncate(kept);
-        } else if params.top_p < 1.0 {
-            let sum = scan::weight_sum(row, best.logit, inverse_temperature, &mut self.block_sums);
-            let last = self.last_of_nucleus(row, best, params, sum)?;
-            scan::at_least(row, last.logit, &mut self.candidates);
-            self.candidates.retain(|c| scan::likelier(c, &last).is_le());
-        } else if params.min_p > 0.0 {
-            scan::at_least(row, min_p_logit, &mut self.candidates);
-        } else {
-            let sum = scan::weight_sum(row, best.logit, inverse_temperature, &mut self.block_sums);
-            let sums = &self.block_sums;
-            return scan::token_at(row, best.logit, inverse_temperature, sums, u * sum);
-        }
-        // The likeliest token stays, whatever rounding makes of ln(1).
-        self.candidates.retain(|c| c.logit >= min_p_logit || c.token == best.token);
-        let mut target = u * self.candidates.iter().map(weight).sum::<f64>();
-        for candidate in &self.candidates {
-            target -= weight(candidate);
-            if target < 0.0 {
-                return Some(candidate.token);
-            }
-        }
-        self.candidates.last().map(|c| c.token)
-    }
-
-    /// The least likely token of the smallest set whose weights reach `top_p * sum`.
-    fn last_of_nucleus(
+    /// The log-probability of a given token, and of the likeliest.
+    ///
+    /// # Errors
+    /// If the logits are broken.
+    pub fn logprobs(
         &mut self,
         row: &[f32],
-        best: Candidate,
-        params: &SamplingParams,
-        sum: f64,
-    ) -> Option<Candidate> {
-        let inverse_temperature = 1.0 / params.temperature;
-        let weight =
-            |c: &Candidate| f64::from(scan::weight(c.logit, best.logit, inverse_temperature));
-        let needed = f64::from(params.top_p) * sum;
-        scan::top(row, NUCLEUS_GUESS, &mut self.candidates);
-        if self.candidates.iter().map(weight).sum::<f64>() >= needed {
-            let kept = nucleus_len(&self.candidates, needed, weight);
-            return self.candidates.get(kept - 1).copied();
-        }
-        // Tokens whose weight is below (1 - p) / n of the sum weigh less than 1 - p of it all
-        // together, so that the rest holds the nucleus.
-        let least = (1.0 - f64::from(params.top_p)) * sum / row.len() as f64;
-        let threshold = f64::from(best.logit) + f64::from(params.temperature) * least.ln();
-        scan::at_least(row, threshold as f32, &mut self.candidates);
-        select_nucleus(&mut self.candidates, needed, weight)
+        token: u32,
+        num_top: usize,
+    ) -> Result<TokenLogprobs, ChooseError> {
+        token_logprobs(row, token, num_top, &mut self.scratch).ok_or(ChooseError::NotFinite)
     }
+}
+
+/// Steps 5 to 9 of the module's docs; `None` if the row has no maximum.
+fn draw(row: &[f32], params: &SamplingParams, position: u64, scratch: &mut Scratch) -> Option<u32> {
+    let best = scan::argmax(row)?;
+    if params.is_greedy() {
+        return Some(best.token);
+    }
+    let weight = |c: &Candidate| scan::weight(c.logit, best.logit, params.temperature);
+    let u = rng::uniform(params.seed, position);
+    let min_p_logit = if params.min_p > 0.0 {
+        best.logit + params.temperature * params.min_p.ln()
+    } else {
+        f32::NEG_INFINITY
+    };
+
+    if params.top_k > 0 && params.top_k < row.len() {
+        scratch.find_top(row, params.top_k);
+        let sum: f64 = scratch.candidates.iter().map(weight).sum();
+        let needed = f64::from(params.top_p) * sum;
+        let kept = scan::nucleus_len(&scratch.candidates, needed, weight);
+        scratch.candidates.truncate(kept);
+    } else if params.top_p < 1.0 {
+        if let Some(end) = find_nucleus(row, best, params, scratch)? {
+            scan::cut(row, end, min_p_logit, &mut scratch.probabilities);
+            return scan::token_at(&scratch.probabilities, u, &mut scratch.sums);
+        }
+    } else if params.min_p > 0.0 {
+        scratch.find_at_least(row, min_p_logit);
+    } else {
+        scan::probabilities(row, best.logit, params.temperature, &mut scratch.probabilities);
+        return scan::token_at(&scratch.probabilities, u, &mut scratch.sums);
+    }
+    let candidates = &mut scratch.candidates;
+    // The likeliest token stays, whatever rounding makes of ln(1).
+    candidates.retain(|c| c.logit >= min_p_logit || c.token == best.token);
+    let mut target = u * candidates.iter().map(weight).sum::<f64>();
+    for candidate in candidates.iter() {
+        target -= weight(candidate);
+        if target < 0.0 {
+            return Some(candidate.token);
+        }
+    }
+    candidates.last().map(|c| c.token)
+}
+
+/// Finds the smallest set of likeliest tokens whose probabilities reach top-p. If it is small,
+/// it is in `scratch.candidates`; if not, the result is the least likely of them. In both cases
+/// all probabilities are in `scratch.probabilities`.
+fn find_nucleus(
+    row: &[f32],
+    best: Candidate,
+    params: &SamplingParams,
+    scratch: &mut Scratch,
+) -> Option<Option<Candidate>> {
+    let needed = f64::from(params.top_p);
+    let temperature = params.temperature;
+    scan::probabilities(row, best.logit, temperature, &mut scratch.probabilities);
+    scratch.find_top(row, NUCLEUS_GUESS);
+    let Scratch { candidates, probabilities, .. } = scratch;
+    let probability = |c: &Candidate| f64::from(probabilities[c.token as usize]);
+    if candidates.iter().map(probability).sum::<f64>() >= needed {
+        let kept = scan::nucleus_len(candidates, needed, probability);
+        candidates.truncate(kept);
+        return Some(None);
+    }
+    scan::nucleus_end(row, best.logit, temperature, probabilities, needed, candidates).map(Some)
 }
 
 /// Writes the logits after bias, penalties and mask to `adjusted`.
@@ -203,42 +229,6 @@ fn adjust(
             }
         }
     }
-}
-
-/// How many of the sorted candidates are needed until their weights reach `needed`; at least one.
-fn nucleus_len(sorted: &[Candidate], needed: f64, weight: impl Fn(&Candidate) -> f64) -> usize {
-    let mut reached = 0.0;
-    for (index, candidate) in sorted.iter().enumerate() {
-        reached += weight(candidate);
-        if reached >= needed {
-            return index + 1;
-        }
-    }
-    sorted.len().max(1)
-}
-
-/// The last candidate, in order of likelihood, that is needed to reach `needed`: a quickselect
-/// by weight, in linear time where sorting a flat distribution would take tens of milliseconds.
-fn select_nucleus(
-    candidates: &mut [Candidate],
-    mut needed: f64,
-    weight: impl Fn(&Candidate) -> f64,
-) -> Option<Candidate> {
-    let mut rest = candidates;
-    while rest.len() > 64 {
-        let half = rest.len() / 2;
-        rest.select_nth_unstable_by(half, scan::likelier);
-        let (likelier, others) = rest.split_at_mut(half);
-        let reached: f64 = likelier.iter().map(&weight).sum();
-        if reached >= needed {
-            rest = likelier;
-        } else {
-            needed -= reached;
-            rest = others;
-        }
-    }
-    rest.sort_unstable_by(scan::likelier);
-    rest.get(nucleus_len(rest, needed, weight) - 1).copied()
 }
 
 #[cfg(test)]

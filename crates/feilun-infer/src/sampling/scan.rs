@@ -1,13 +1,20 @@
-//! Passes over one row of logits, which may be 262,144 wide: written so that the compiler
-//! vectorises them, with fixed orders of summation.
+//! Passes over one row of logits, which may be 262,144 wide.
+//!
+//! The passes are `feilun_kernels::softmax`'s, or loops that the compiler vectorises; sums have
+//! a fixed order, so that a row gives the same token on every machine.
 
 use std::cmp::Ordering;
 
-/// Elements that are looked at together: small enough for the first-level cache, large enough to
-/// amortise what is done per block.
+use feilun_kernels::{Isa, softmax};
+
+/// Elements that are added up together in f32, before the sums are added in f64.
 const BLOCK: usize = 1024;
 /// Independent accumulators per block.
 const LANES: usize = 16;
+/// Bins of [`nucleus_end`] per unit of scaled logit, and in all; the last holds everything from
+/// 16 units (a factor of 10^-7) below the maximum on.
+const BINS_PER_UNIT: f32 = 64.0;
+const NUM_BINS: usize = 1024;
 
 /// A token and its logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,8 +81,7 @@ pub fn argmax(row: &[f32]) -> Option<Candidate> {
 /// e^x for x <= 0, to within 3e-7 of its value; below -87 it is about 1e-38.
 ///
 /// 2^n times a polynomial, after Cody and Waite: x = n ln 2 + r, |r| <= ln 2 / 2. Not
-/// `f32::exp`, which the compiler cannot vectorise.
-#[inline(always)]
+/// `f32::exp`, which is another function on each platform.
 fn exp_nonpositive(x: f32) -> f32 {
     let x = if x > -87.0 { x } else { -87.0 };
     // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer and leaves it in the low
@@ -97,131 +103,186 @@ fn exp_nonpositive(x: f32) -> f32 {
     p * scale
 }
 
-/// `exp((x - max) * inverse_temperature)`: a weight of one token. Every path that draws uses
-/// this function, so that they agree to the last bit.
-#[inline(always)]
-pub fn weight(x: f32, max: f32, inverse_temperature: f32) -> f32 {
-    exp_nonpositive((x - max) * inverse_temperature)
+/// `exp((x - max) / temperature)`: how likely a token is, compared with the likeliest.
+pub fn weight(x: f32, max: f32, temperature: f32) -> f64 {
+    f64::from(exp_nonpositive((x - max) / temperature))
 }
 
-/// Sum of the weights of a block of at most [`BLOCK`] logits.
-fn block_weight(block: &[f32], max: f32, inverse_temperature: f32) -> f64 {
+/// `ln Σ exp(x)`; f64 sums of f32 terms, 1,024 at a time.
+///
+/// ```
+/// use feilun_infer::sampling::scan::log_sum_exp;
+/// let found = log_sum_exp(&[1000.0, 1000.0]);
+/// assert!((found - (1000.0 + 2f32.ln())).abs() < 1e-3);
+/// ```
+pub fn log_sum_exp(row: &[f32]) -> f32 {
+    softmax::log_sum_exp(Isa::best(), row)
+}
+
+/// Writes the softmax of `row / temperature`, whose maximum is `max`.
+pub fn probabilities(row: &[f32], max: f32, temperature: f32, found: &mut Vec<f32>) {
+    let inverse = 1.0 / temperature;
+    found.clear();
+    // The maximum goes first: small temperatures would carry large logits to infinity.
+    found.extend(row.iter().map(|x| (x - max) * inverse));
+    softmax::softmax(Isa::best(), found);
+}
+
+/// Sum of a block of at most [`BLOCK`] values.
+fn block_sum(block: &[f32]) -> f64 {
     let mut sums = [0f32; LANES];
-    let chunks = block.chunks_exact(LANES);
-    let rest = chunks.remainder();
+    let (chunks, rest) = block.as_chunks::<LANES>();
     for chunk in chunks {
         for lane in 0..LANES {
-            sums[lane] += weight(chunk[lane], max, inverse_temperature);
+            sums[lane] += chunk[lane];
         }
     }
-    for (lane, &x) in rest.iter().enumerate() {
-        sums[lane] += weight(x, max, inverse_temperature);
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum += x;
     }
     sums.iter().map(|&sum| f64::from(sum)).sum()
 }
 
-/// Sum of the weights of the row. Sums of each block are appended to `block_sums`.
-pub fn weight_sum(
-    row: &[f32],
-    max: f32,
-    inverse_temperature: f32,
-    block_sums: &mut Vec<f64>,
-) -> f64 {
-    block_sums.clear();
-    block_sums.extend(row.chunks(BLOCK).map(|block| block_weight(block, max, inverse_temperature)));
-    block_sums.iter().sum()
-}
-
-/// `ln Σ exp(x)`, without overflow; f32 terms, f64 sums of 1,024 terms each.
-///
-/// ```
-/// use feilun_infer::sampling::scan::log_sum_exp;
-/// let found = log_sum_exp(&[1000.0, 1000.0], 1000.0);
-/// assert!((found - (1000.0 + 2f64.ln())).abs() < 1e-6);
-/// ```
-pub fn log_sum_exp(row: &[f32], max: f32) -> f64 {
-    let sum: f64 = row.chunks(BLOCK).map(|block| block_weight(block, max, 1.0)).sum();
-    f64::from(max) + sum.ln()
-}
-
-/// The token at which the running sum of the weights, in order of ids, first exceeds `target`.
-/// `block_sums` are those of [`weight_sum`].
-pub fn token_at(
-    row: &[f32],
-    max: f32,
-    inverse_temperature: f32,
-    block_sums: &[f64],
-    mut target: f64,
-) -> Option<u32> {
-    // Rounding may carry the target past the end: then it is the last token that has a weight.
+/// The token at which the running sum of the probabilities, in order of ids, first exceeds `u`
+/// times their sum, for `u` in `[0, 1)`. `None` if all are zero.
+pub fn token_at(probabilities: &[f32], u: f64, sums: &mut Vec<f64>) -> Option<u32> {
+    sums.clear();
+    sums.extend(probabilities.chunks(BLOCK).map(block_sum));
+    let mut target = u * sums.iter().sum::<f64>();
+    // Rounding may carry the target past the end: then it is the last token of any weight.
     let mut last = None;
-    for (index, (block, &sum)) in row.chunks(BLOCK).zip(block_sums).enumerate() {
-        if target >= sum && index + 1 < block_sums.len() {
+    for (index, (block, &sum)) in probabilities.chunks(BLOCK).zip(sums.iter()).enumerate() {
+        if target >= sum && index + 1 < sums.len() {
             target -= sum;
             continue;
         }
-        for (offset, &x) in block.iter().enumerate() {
-            if x == f32::NEG_INFINITY {
-                continue;
-            }
+        for (offset, &p) in block.iter().enumerate().filter(|(_, p)| **p > 0.0) {
             last = u32::try_from(index * BLOCK + offset).ok();
-            target -= f64::from(weight(x, max, inverse_temperature));
+            target -= f64::from(p);
             if target < 0.0 {
                 return last;
             }
         }
         target = target.max(0.0);
     }
-    last.or_else(|| argmax(row).map(|best| best.token))
+    last.or_else(|| argmax(probabilities).map(|best| best.token))
 }
 
 /// The tokens whose logit is at least `threshold` (and not -∞), in order of ids.
-pub fn at_least(row: &[f32], threshold: f32, found: &mut Vec<Candidate>) {
-    found.clear();
-    for (index, block) in row.chunks(BLOCK).enumerate() {
-        collect(block, index * BLOCK, threshold, found);
-    }
+pub fn at_least(row: &[f32], threshold: f32, scratch: &mut Vec<u32>, found: &mut Vec<Candidate>) {
+    // The least finite number, so that -∞ is never among them.
+    let threshold = threshold.max(f32::MIN);
+    scratch.clear();
+    softmax::collect_at_least(Isa::best(), row, threshold, scratch);
+    take(row, scratch, found);
 }
 
 /// The `count` likeliest tokens (fewer, if others are -∞), likeliest first.
-pub fn top(row: &[f32], count: usize, found: &mut Vec<Candidate>) {
-    found.clear();
-    if count == 0 {
-        return;
-    }
-    // Whenever twice as many as needed have gathered, the lesser half goes, and only logits
-    // above the least of the rest matter from there on. Equals come later and so lose.
-    let mut threshold = f32::NEG_INFINITY;
-    let full = count.saturating_mul(2).max(256);
-    for (index, block) in row.chunks(BLOCK).enumerate() {
-        collect(block, index * BLOCK, threshold, found);
-        if found.len() >= full {
-            found.select_nth_unstable_by(count - 1, likelier);
-            found.truncate(count);
-            threshold = found[count - 1].logit;
-        }
-    }
-    if found.len() > count {
-        found.select_nth_unstable_by(count - 1, likelier);
-        found.truncate(count);
-    }
-    found.sort_unstable_by(likelier);
+pub fn top(
+    row: &[f32],
+    count: usize,
+    maxima: &mut Vec<f32>,
+    scratch: &mut Vec<u32>,
+    found: &mut Vec<Candidate>,
+) {
+    softmax::top_k(Isa::best(), row, count, maxima, scratch);
+    take(row, scratch, found);
+    found.retain(|c| c.logit > f32::NEG_INFINITY);
 }
 
-/// Appends what is at least `threshold`; most groups are skipped by one vector comparison.
-fn collect(block: &[f32], start: usize, threshold: f32, found: &mut Vec<Candidate>) {
-    for (index, group) in block.chunks(LANES).enumerate() {
-        let any = group.iter().fold(0u32, |any, &x| any | u32::from(x >= threshold));
-        if any == 0 {
-            continue;
-        }
-        for (lane, &logit) in group.iter().enumerate() {
-            if logit >= threshold && logit > f32::NEG_INFINITY {
-                let token = (start + index * LANES + lane) as u32;
-                found.push(Candidate { token, logit });
-            }
+fn take(row: &[f32], tokens: &[u32], found: &mut Vec<Candidate>) {
+    found.clear();
+    found.extend(tokens.iter().map(|&token| Candidate { token, logit: row[token as usize] }));
+}
+
+/// The least likely token of the smallest set of likeliest tokens whose probabilities reach
+/// `needed`.
+///
+/// A histogram by logit finds the bin in which the sum is reached; only that bin is looked at
+/// in detail. Selecting among all tokens took ten times as long on flat distributions.
+pub fn nucleus_end(
+    row: &[f32],
+    max: f32,
+    temperature: f32,
+    probabilities: &[f32],
+    mut needed: f64,
+    found: &mut Vec<Candidate>,
+) -> Option<Candidate> {
+    let factor = BINS_PER_UNIT / temperature;
+    // Rising in max - x, like the order of tokens, so that bins are ranges of that order. A cast
+    // of what is too large, or +∞, gives the largest number.
+    let bin = |x: f32| (((max - x) * factor) as u32 as usize).min(NUM_BINS - 1);
+    let mut sums = vec![0f64; NUM_BINS];
+    for (&x, &p) in row.iter().zip(probabilities) {
+        sums[bin(x)] += f64::from(p);
+    }
+    let last_used = sums.iter().rposition(|&sum| sum > 0.0)?;
+    let mut reached = 0;
+    while reached < last_used && sums[reached] < needed {
+        needed -= sums[reached];
+        reached += 1;
+    }
+    found.clear();
+    for (token, &logit) in (0..).zip(row) {
+        if bin(logit) == reached && logit > f32::NEG_INFINITY {
+            found.push(Candidate { token, logit });
         }
     }
+    let weight = |c: &Candidate| f64::from(probabilities[c.token as usize]);
+    select_end(found, needed, weight)
+}
+
+/// Sets the probabilities of tokens that are less likely than `end`, or whose logit is below
+/// `least`, to zero; that of the likeliest stays.
+pub fn cut(row: &[f32], end: Candidate, least: f32, probabilities: &mut [f32]) {
+    // As long as `end` is above `least` (or is the likeliest), the two bounds are one.
+    let (bound, last_of_equals) =
+        if least > end.logit { (least, u32::MAX) } else { (end.logit, end.token) };
+    let best = argmax(row);
+    for (token, (x, p)) in (0u32..).zip(row.iter().zip(probabilities.iter_mut())) {
+        let keeps = (*x > bound) | ((*x == bound) & (token <= last_of_equals));
+        *p = if keeps { *p } else { 0.0 };
+    }
+    // Rounding may put the bound of min-p = 1 just above the maximum.
+    if let Some(best) = best.filter(|best| best.logit < bound) {
+        probabilities[best.token as usize] = 1.0;
+    }
+}
+
+/// How many of the sorted candidates are needed until their weights reach `needed`; at least one.
+pub fn nucleus_len(sorted: &[Candidate], needed: f64, weight: impl Fn(&Candidate) -> f64) -> usize {
+    let mut reached = 0.0;
+    for (index, candidate) in sorted.iter().enumerate() {
+        reached += weight(candidate);
+        if reached >= needed {
+            return index + 1;
+        }
+    }
+    sorted.len().max(1)
+}
+
+/// The last candidate, in order of likelihood, that is needed to reach `needed`: a quickselect
+/// by weight.
+fn select_end(
+    candidates: &mut [Candidate],
+    mut needed: f64,
+    weight: impl Fn(&Candidate) -> f64,
+) -> Option<Candidate> {
+    let mut rest = candidates;
+    while rest.len() > 64 {
+        let half = rest.len() / 2;
+        rest.select_nth_unstable_by(half, likelier);
+        let (likelier, others) = rest.split_at_mut(half);
+        let reached: f64 = likelier.iter().map(&weight).sum();
+        if reached >= needed {
+            rest = likelier;
+        } else {
+            needed -= reached;
+            rest = others;
+        }
+    }
+    rest.sort_unstable_by(likelier);
+    rest.get(nucleus_len(rest, needed, weight) - 1).copied()
 }
 
 #[cfg(test)]
@@ -230,8 +291,9 @@ mod tests {
 
     fn row(len: usize, seed: u64) -> Vec<f32> {
         let logit = |i| (super::super::rng::uniform(seed, i as u64) * 40.0 - 20.0) as f32;
-        // Rounded to eighths, so that there are many ties.
-        (0..len).map(|i| (logit(i) * 8.0).round() / 8.0).collect()
+        // Rounded to eighths, so that there are many ties; but not to -0, which kernels order
+        // before 0.
+        (0..len).map(|i| (logit(i) * 8.0).round() / 8.0 + 0.0).collect()
     }
 
     fn sorted(row: &[f32]) -> Vec<Candidate> {
@@ -265,12 +327,14 @@ mod tests {
             }
             let expected = sorted(&row);
             assert_eq!(argmax(&row), Some(expected[0]), "argmax of {len}");
-            let mut found = Vec::new();
+            let (mut maxima, mut scratch, mut found) = (Vec::new(), Vec::new(), Vec::new());
             for count in [0, 1, 2, 40, 257, 4000, 100_000] {
-                top(&row, count, &mut found);
+                top(&row, count, &mut maxima, &mut scratch, &mut found);
                 assert_eq!(found, expected[..count.min(expected.len())], "top {count} of {len}");
             }
-            at_least(&row, 3.0, &mut found);
+            at_least(&row, f32::NEG_INFINITY, &mut scratch, &mut found);
+            assert_eq!(found.len(), expected.len(), "all of {len}");
+            at_least(&row, 3.0, &mut scratch, &mut found);
             found.sort_by(likelier);
             let above: Vec<_> = expected.iter().copied().filter(|c| c.logit >= 3.0).collect();
             assert_eq!(found, above, "at least 3 of {len}");
@@ -294,9 +358,8 @@ mod tests {
     fn log_sum_exp_agrees_with_f64() {
         for len in [1, 7, 16, 1025, 262_144] {
             let row = row(len, 9);
-            let max = argmax(&row).unwrap().logit;
             let expected = row.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
-            assert!((log_sum_exp(&row, max) - expected).abs() < 1e-6, "{len}");
+            assert!((f64::from(log_sum_exp(&row)) - expected).abs() < 2e-6, "{len}");
         }
     }
 
@@ -304,18 +367,20 @@ mod tests {
     fn every_token_is_reached_by_its_share_of_targets() {
         let row = row(3000, 5);
         let max = argmax(&row).unwrap().logit;
-        let mut block_sums = Vec::new();
-        let sum = weight_sum(&row, max, 0.5, &mut block_sums);
+        let (mut shares, mut sums) = (Vec::new(), Vec::new());
+        probabilities(&row, max, 2.0, &mut shares);
+        let sum: f64 = shares.iter().map(|&p| f64::from(p)).sum();
+        assert!((sum - 1.0).abs() < 1e-5);
         let mut before = 0.0;
-        for (token, &x) in row.iter().enumerate() {
-            let share = f64::from(weight(x, max, 0.5));
-            let middle = token_at(&row, max, 0.5, &block_sums, before + share / 2.0);
+        for (token, &share) in shares.iter().enumerate() {
+            let share = f64::from(share);
             // A block's sum is rounded in f32, so the middle of a tiny share may be missed.
-            if share / sum > 1e-4 {
+            if share > 1e-4 {
+                let middle = token_at(&shares, (before + share / 2.0) / sum, &mut sums);
                 assert_eq!(middle, Some(token as u32));
             }
             before += share;
         }
-        assert!(token_at(&row, max, 0.5, &block_sums, sum * 1.01).is_some());
+        assert!(token_at(&shares, 1.0 - 1e-16, &mut sums).is_some());
     }
 }

@@ -83,7 +83,8 @@ fn draws_follow_the_definitions() {
 fn flat_and_wide_rows_follow_the_definitions() {
     // Nuclei beyond the first guess, ties throughout, and blocks of a thousand.
     for (len, spread) in [(5000, 0.0), (5000, 1.0), (2500, 4.0)] {
-        for top_p in [0.1, 0.95, 1.0] {
+        // Not where a sum of equal shares ends, which rounding may move by one.
+        for top_p in [0.1003, 0.9507, 1.0] {
             let params = SamplingParams { top_p, seed: 3, ..SamplingParams::default() };
             check_distribution(&row(len, 2, spread), &params, None);
         }
