@@ -465,3 +465,28 @@ fn the_cache_is_bounded_in_bytes() {
     compiler.compile(&ConstraintSource::Regex("a{49}b".to_owned())).unwrap();
     assert_eq!(compiler.num_cached(), num_cached);
 }
+
+/// What one compiled constraint takes. A measurement, from which the constants of the cache come:
+/// `cargo test -p feilun-infer --test constraint -- --ignored --nocapture memory`
+#[test]
+#[ignore = "a measurement"]
+fn memory_of_a_grammar() {
+    let resident_bytes = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let compiler = compiler(true);
+    for (name, num_properties) in [("small", 2), ("large", 300)] {
+        let build = |i: usize| {
+            let names = (0..num_properties).map(|p| {
+                (format!("property_{i}_{p}"), json!({"type": "string", "maxLength": 10 + p}))
+            });
+            json!({"type": "object", "properties": names.collect::<serde_json::Map<_, _>>()})
+        };
+        let source_bytes = build(100).to_string().len();
+        let before = resident_bytes();
+        let kept: Vec<_> = (0..100).map(|i| compiler.compile(&schema(build(i))).unwrap()).collect();
+        let each = (resident_bytes() - before) / kept.len();
+        println!("{name}: {source_bytes} bytes of schema, {each} bytes compiled");
+    }
+}
