@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::matmul::{Epilogue, Job, Numerics, multiply};
-use crate::memory::OutOfMemory;
+use crate::memory::{Arena, OutOfMemory};
 use crate::rows::RowTiles;
 use crate::{BlockType, Isa, PackedMatrix, Pool};
 
@@ -37,8 +37,9 @@ pub fn matmul_rate(
     let stored = vec![0; row_bytes * n];
     let num_copies = (cold_bytes / stored.len().max(1)).clamp(1, 200);
     let mut copies = Vec::new();
+    let mut arena = Arena::default();
     for _ in 0..num_copies {
-        let packed = PackedMatrix::pack(pool, block_type, n, k, &stored, |row| row);
+        let packed = PackedMatrix::pack_in(&mut arena, pool, block_type, n, k, &stored, |row| row);
         copies.push(packed.map_err(|_| OutOfMemory { bytes: stored.len() })?);
     }
     let numerics = Numerics::Native;

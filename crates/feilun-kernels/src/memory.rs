@@ -6,6 +6,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// Transparent huge pages are 2 MiB on x86-64 and most 64-bit ARM systems.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -143,6 +144,76 @@ impl std::fmt::Debug for AlignedBytes {
     }
 }
 
+/// Hands out parts of large buffers, so that many small things lie in huge pages together.
+///
+/// The weights of a small model are hundreds of matrices below the size of a huge page each. In
+/// ordinary pages every 4 KiB costs a page walk, and decoding reads all of them for each token:
+/// measured, 9 GB/s of a thread's 29.
+#[derive(Debug, Default)]
+pub struct Arena {
+    chunk: Option<Arc<AlignedBytes>>,
+    used: usize,
+}
+
+/// Bytes of a chunk of an [`Arena`]; larger requests get a chunk of their own.
+const CHUNK_BYTES: usize = 32 << 20;
+
+impl Arena {
+    /// `len` zero bytes, aligned to 64.
+    ///
+    /// # Errors
+    /// When the memory is not there.
+    pub fn allocate(&mut self, len: usize) -> Result<ArenaBytes, OutOfMemory> {
+        let fits = |chunk: &Arc<AlignedBytes>| {
+            self.used.checked_add(len).is_some_and(|end| end <= chunk.len())
+        };
+        let chunk = match self.chunk.take().filter(fits) {
+            Some(chunk) => chunk,
+            None => {
+                self.used = 0;
+                Arc::new(AlignedBytes::zeroed(len.max(CHUNK_BYTES))?)
+            }
+        };
+        let start = self.used;
+        self.used = (start + len).next_multiple_of(LINE_BYTES);
+        self.chunk = Some(Arc::clone(&chunk));
+        Ok(ArenaBytes { chunk, start, len })
+    }
+}
+
+/// A part of an [`Arena`]'s chunk: nobody else has it, and it keeps the chunk alive.
+pub struct ArenaBytes {
+    chunk: Arc<AlignedBytes>,
+    start: usize,
+    len: usize,
+}
+
+impl std::fmt::Debug for ArenaBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ArenaBytes").field("len", &self.len).finish()
+    }
+}
+
+impl Deref for ArenaBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the part lies within the chunk, which lives as long as self, and only
+        // `deref_mut` of this same value writes to it.
+        unsafe { std::slice::from_raw_parts(self.chunk.pointer.as_ptr().add(self.start), self.len) }
+    }
+}
+
+impl DerefMut for ArenaBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; parts do not overlap, the chunk itself is reached through
+        // parts alone, and `&mut self` makes this the only reference to this one.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.chunk.pointer.as_ptr().add(self.start), self.len)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +234,21 @@ mod tests {
     fn an_absurd_size_is_an_error() {
         assert!(AlignedBytes::zeroed(usize::MAX).is_err());
         assert!(AlignedBytes::zeroed(1 << 60).is_err());
+    }
+
+    #[test]
+    fn parts_of_an_arena_do_not_overlap() {
+        let mut arena = Arena::default();
+        let lens = [1, 64, 65, CHUNK_BYTES / 2, CHUNK_BYTES / 2, CHUNK_BYTES + 1, 7];
+        let mut parts: Vec<ArenaBytes> =
+            lens.iter().map(|&len| arena.allocate(len).unwrap()).collect();
+        for (i, part) in parts.iter_mut().enumerate() {
+            assert_eq!((part.len(), part.as_ptr() as usize % LINE_BYTES), (lens[i], 0));
+            part.fill(i as u8 + 1);
+        }
+        drop(arena);
+        for (i, part) in parts.iter().enumerate() {
+            assert!(part.iter().all(|&byte| byte == i as u8 + 1), "part {i}");
+        }
     }
 }

@@ -20,7 +20,8 @@
 //! Float weights are stored as `[cols][16]`, bf16 as pairs of columns `[cols / 2][16][2]`.
 
 use crate::dequantize::{f16_at, k_scale_min};
-use crate::{AlignedBytes, BlockType, Pool, memory::OutOfMemory};
+use crate::memory::{Arena, ArenaBytes, OutOfMemory};
+use crate::{BlockType, Pool};
 
 /// Rows of a panel: the 32-bit lanes of a 512-bit register.
 pub const PANEL_ROWS: usize = 16;
@@ -69,7 +70,7 @@ pub struct PackedMatrix {
     panel_bytes: usize,
     /// Where the quants begin in a panel; 0 for floats.
     pub(crate) quant_offset: usize,
-    bytes: AlignedBytes,
+    bytes: ArenaBytes,
 }
 
 /// Bits of a quant as they are stored, and how to read the scales.
@@ -126,11 +127,28 @@ pub(crate) const fn scale_record_bytes(block_type: BlockType) -> usize {
 }
 
 impl PackedMatrix {
-    /// Packs stored rows. `row_of(i)` names the stored row that becomes row `i`.
+    /// Packs stored rows into memory of their own; see [`PackedMatrix::pack_in`].
     ///
     /// # Errors
     /// When the sizes do not agree, a scale is not finite, or memory is short.
     pub fn pack(
+        pool: &mut Pool,
+        block_type: BlockType,
+        rows: usize,
+        cols: usize,
+        stored: &[u8],
+        row_of: impl Fn(usize) -> usize + Sync,
+    ) -> Result<PackedMatrix, PackError> {
+        Self::pack_in(&mut Arena::default(), pool, block_type, rows, cols, stored, row_of)
+    }
+
+    /// Packs stored rows. `row_of(i)` names the stored row that becomes row `i`. Matrices that
+    /// are read one after another should share an arena.
+    ///
+    /// # Errors
+    /// When the sizes do not agree, a scale is not finite, or memory is short.
+    pub fn pack_in(
+        arena: &mut Arena,
         pool: &mut Pool,
         block_type: BlockType,
         rows: usize,
@@ -151,7 +169,7 @@ impl PackedMatrix {
         let quant_bytes = PANEL_ROWS * quant_bits(block_type) * cols.next_multiple_of(2) / 8;
         let panel_bytes = quant_offset + quant_bytes;
         let total = panel_bytes.checked_mul(num_panels).ok_or(OutOfMemory { bytes: usize::MAX })?;
-        let mut bytes = AlignedBytes::zeroed(total)?;
+        let mut bytes = arena.allocate(total)?;
 
         let bad_scale = std::sync::Mutex::new(None);
         let target = SendPointer(bytes.as_mut_ptr());

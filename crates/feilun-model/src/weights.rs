@@ -3,6 +3,7 @@
 //! Packing copies a tensor once into panels of the same size and gives the mapped pages of the
 //! file back, so a loaded model takes about as much memory as its file.
 
+use feilun_kernels::memory::Arena;
 use feilun_kernels::pack::PackError;
 use feilun_kernels::{BlockType, PackedMatrix, Pool, dequantize};
 
@@ -79,7 +80,7 @@ impl Model {
     /// When a tensor is missing or holds what no model should, naming it; when memory is short.
     pub fn load(files: &ModelFiles, pool: &mut Pool) -> Result<Model, LoadError> {
         let config = files.config().clone();
-        let mut loader = Loader { files, pool };
+        let mut loader = Loader { files, pool, arena: Arena::default() };
         let embedding = loader.matrix(TensorRole::TokenEmbedding)?;
         let output_norm = loader.vector(TensorRole::OutputNorm)?;
         let head = if config.tied_embeddings {
@@ -149,6 +150,7 @@ impl Model {
 struct Loader<'a> {
     files: &'a ModelFiles,
     pool: &'a mut Pool,
+    arena: Arena,
 }
 
 impl Loader<'_> {
@@ -189,7 +191,8 @@ impl Loader<'_> {
         let view = self.files.tensor(role)?;
         let TensorView { block_type, rows, cols, bytes, row_order, .. } = view;
         let row_of = |row| stored_row(row_order, row);
-        let packed = PackedMatrix::pack(self.pool, block_type, rows, cols, bytes, row_of)
+        let (arena, pool) = (&mut self.arena, &mut *self.pool);
+        let packed = PackedMatrix::pack_in(arena, pool, block_type, rows, cols, bytes, row_of)
             .map_err(|source| LoadError::Pack { tensor: view.name.into(), source })?;
         self.files.advise_dont_need(role)?;
         Ok(packed)

@@ -2,20 +2,28 @@
 
 use std::num::NonZero;
 
-use feilun_kernels::Isa;
+use feilun_kernels::{Isa, self_test};
 
 use crate::environment::Environment;
 use crate::failure::{Failure, Outcome};
+use crate::output;
 
-/// The instruction path: `FEILUN_ISA`, or the fastest there is.
+/// The instruction path: `FEILUN_ISA`, or the fastest that passes its self-test.
 pub(crate) fn isa(environment: &Environment) -> Outcome<Isa> {
-    let Some(name) = &environment.isa else { return Ok(Isa::best()) };
+    let Some(name) = &environment.isa else {
+        let (isa, failures) = self_test::best_tested();
+        for failure in failures {
+            output::talk(format!("{} {failure}", output::yellow("warning:")));
+        }
+        return Ok(isa);
+    };
     let names = |paths: &[Isa]| paths.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
     let Some(isa) = Isa::from_name(name) else {
         let known = names(&Isa::ALL);
         return Err(Failure::usage(format!("FEILUN_ISA is `{name}`, expected one of {known}")));
     };
     if isa.is_available() {
+        self_test::self_test(isa)?;
         return Ok(isa);
     }
     let available = names(&Isa::available());

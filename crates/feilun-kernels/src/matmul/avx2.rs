@@ -276,7 +276,7 @@ unsafe fn load_column(panel: FloatPanel<'_>, col: usize) -> [__m256; 2] {
             let at = bytes.as_ptr().add(col / 2 * 64);
             let half = |at: *const u8| {
                 let both = _mm256_loadu_si256(at.cast());
-                _mm256_castsi256_ps(if col % 2 == 0 {
+                _mm256_castsi256_ps(if col.is_multiple_of(2) {
                     _mm256_slli_epi32::<16>(both)
                 } else {
                     _mm256_and_si256(both, _mm256_set1_epi32(0xffff_0000_u32.cast_signed()))

@@ -248,6 +248,7 @@ unsafe fn tile<const TYPE: usize, const HEIGHT: usize, const PANELS: usize>(
     debug_assert_eq!((x.height, sums.len()), (HEIGHT, PANELS));
     let mut accs = [[_mm512_setzero_ps(); HEIGHT]; PANELS];
     let num_groups = panels[0].1.len() / group_bytes;
+    let scale_bytes = panels[0].0.len() / num_groups.max(1);
     for g in 0..num_groups {
         let rows = GroupRows {
             x_quants: x.quants.as_ptr().add(g * HEIGHT * GROUP_DIGITS),
@@ -255,6 +256,15 @@ unsafe fn tile<const TYPE: usize, const HEIGHT: usize, const PANELS: usize>(
             x_sums: x.sums.as_ptr().add(g * NUM_SUMS * HEIGHT),
         };
         for (acc, (scales, quants)) in accs.iter_mut().zip(panels) {
+            // A panel is too short for the processor to notice the stream, so those that come
+            // after these are asked for here, into the second-level cache.
+            let ahead = PANELS * (scales.len() + quants.len());
+            for line in (0..group_bytes).step_by(64) {
+                let line = quants.as_ptr().wrapping_add(ahead + g * group_bytes + line);
+                _mm_prefetch::<_MM_HINT_T1>(line.cast());
+            }
+            let scales_ahead = scales.as_ptr().wrapping_add(ahead + g * scale_bytes);
+            _mm_prefetch::<_MM_HINT_T1>(scales_ahead.cast());
             let steps = load_steps::<TYPE>(quants.as_ptr().add(g * group_bytes));
             let scale = load_scales::<TYPE>(scales.as_ptr(), g);
             // Written out, since a loop would keep the sums in memory instead of registers.

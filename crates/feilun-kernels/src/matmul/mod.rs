@@ -206,6 +206,9 @@ fn finish(out: &mut [f32], sums: &[f32; PANEL_ROWS], bias: Option<&[f32]>, epilo
 /// form should stay in the second-level cache.
 const ROW_BLOCK: usize = 256;
 
+/// Up to so many rows, reading the weights takes longer than computing with them.
+const FEW_ROWS: usize = 4;
+
 /// Splits the work over panels (and over blocks of rows, the outer loop).
 fn for_each_panel(
     pool: &mut Pool,
@@ -213,8 +216,11 @@ fn for_each_panel(
     num_panels: usize,
     body: impl Fn(std::ops::Range<usize>, std::ops::Range<usize>) + Sync,
 ) {
-    // About eight pieces a thread: enough to even out threads that lose time to others.
-    let grain = num_panels.div_ceil(pool.num_threads() * 8).max(1);
+    // Many rows: about eight pieces a thread, to even out threads that lose time to others. Few
+    // rows: one piece a thread, since each asks memory for the panels that follow its own.
+    let pieces = if num_rows <= FEW_ROWS { 1 } else { 8 };
+    let grain = num_panels.div_ceil(pool.num_threads() * pieces);
+    let grain = if pieces == 1 { grain } else { grain.next_multiple_of(PANELS_AT_ONCE) };
     for first in (0..num_rows).step_by(ROW_BLOCK) {
         let row_range = first..num_rows.min(first + ROW_BLOCK);
         pool.for_each_range(num_panels, grain, |range| body(range, row_range.clone()));
