@@ -1,6 +1,14 @@
 //! A request's logits are the same bits whatever else is computed with it, however its prompt is
 //! cut, whichever blocks hold its past, and on any number of threads or instruction path.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests"
+)]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
