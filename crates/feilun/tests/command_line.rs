@@ -86,6 +86,11 @@ fn help_of_every_command() {
     let feilun = Feilun::new();
     for args in [
         &["--help"][..],
+        &["chat", "--help"],
+        &["complete", "--help"],
+        &["score", "--help"],
+        &["bench", "infer", "--help"],
+        &["bench", "kernels", "--help"],
         &["pull", "--help"],
         &["models", "--help"],
         &["models", "verify", "--help"],
