@@ -1,6 +1,13 @@
 //! Conversations to tokens: the same as the reference for harmless contents, never a control token
 //! from a content, the right loss mask, and prompts that are prefixes of training sequences.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests may panic"
+)]
+
 mod common;
 
 use std::sync::{Arc, LazyLock};

@@ -1,5 +1,12 @@
 //! Templates that loop, recurse, grow or nest without end: each is an error, soon.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests may panic"
+)]
+
 use feilun_text::template::{ChatTemplate, RenderInput, TemplateError};
 use serde_json::json;
 

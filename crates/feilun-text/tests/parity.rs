@@ -3,6 +3,13 @@
 //! The files are made here: SmolLM2's vocabulary with every way of cutting words, and small
 //! vocabularies of the other kinds.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests may panic"
+)]
+
 mod common;
 
 use std::str::FromStr;

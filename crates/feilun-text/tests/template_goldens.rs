@@ -1,5 +1,12 @@
 //! Templates rendered as transformers renders them, made by `scripts/goldens/make.py templates`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests may panic"
+)]
+
 mod common;
 
 use feilun_text::template::{ChatTemplate, RenderInput};
