@@ -285,7 +285,7 @@ impl ModelFiles {
     }
 
     /// The content's name: BLAKE3 of a GGUF file; of a folder, the digest of its files (see
-    /// [`crate::digest`]). It reads everything, so it takes a while.
+    /// the module `digest`). It reads everything, so it takes a while.
     pub fn digest(&self) -> Result<blake3::Hash, ModelFileError> {
         match &self.contents {
             Contents::Gguf(gguf) => digest::of_map(gguf.source()),
