@@ -18,8 +18,9 @@ impl Progress {
             output::talk(format!("{what} ({})", output::bytes(total)));
             return Ok(Progress { bar: None });
         }
+        // The name comes last and gives way, so that no bar wraps on a narrow terminal.
         let style = ProgressStyle::with_template(
-            "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+            "[{bar:20}] {binary_bytes:>10} of {binary_total_bytes} {binary_bytes_per_sec} {wide_msg}",
         )?;
         let bar = ProgressBar::new(total).with_style(style.progress_chars("=> "));
         bar.set_message(what.to_owned());
