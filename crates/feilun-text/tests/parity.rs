@@ -252,6 +252,18 @@ fn both_ways_to_smollm2_agree() {
     check(source, false);
 }
 
+/// A prefix for the first word only: BOS in the text takes its place, BOS before the text does not.
+#[test]
+fn bos_in_the_text_is_part_of_it() {
+    check("<s>À", true);
+    let metaspace = &PAIRS[5].ours;
+    let encode = |text, add_bos| {
+        metaspace.encode(text, EncodeOptions { add_bos, parse_special: true }).unwrap()
+    };
+    assert_eq!(encode("a", true), [&[1][..], &encode("a", false)].concat());
+    assert_ne!(encode("<s>a", false), encode("a", true));
+}
+
 #[test]
 fn the_post_processor_names_bos() {
     let llama2 = &PAIRS[4].ours;

@@ -173,12 +173,16 @@ impl Tokenizer {
     /// Encodes a text.
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         check_size("length of a text", text.len(), TEXT_BYTES_MAX)?;
-        let bos = self.ids.bos.filter(|_| options.add_bos).map(Part::Control);
-        let parts: Vec<Part<'_>> = match options.parse_special {
-            true => bos.into_iter().chain(self.find_controls(text)).collect(),
-            false => bos.into_iter().chain([Part::Text(text)]).collect(),
+        let parts = match options.parse_special {
+            true => self.find_controls(text),
+            false => vec![Part::Text(text)],
         };
-        self.encode_parts(&parts)
+        let mut ids = self.encode_parts(&parts)?;
+        // Not one of the parts: the text still starts at its start.
+        if let Some(bos) = self.ids.bos.filter(|_| options.add_bos) {
+            ids.insert(0, bos);
+        }
+        Ok(ids)
     }
 
     /// Encodes a text whose control tokens are given, not searched for.
@@ -199,7 +203,6 @@ impl Tokenizer {
         check_size("length of a text", num_bytes, TEXT_BYTES_MAX)?;
         let mut out = Vec::with_capacity(num_bytes / 3 + parts.len());
         let mut ends = Vec::with_capacity(parts.len());
-        // BOS, too, is before the start and not part of the text.
         let mut place = Place::Start;
         for (index, part) in parts.iter().enumerate() {
             match *part {
@@ -214,9 +217,7 @@ impl Tokenizer {
                         });
                     }
                     out.push(id);
-                    if !(index == 0 && Some(id) == self.ids.bos) {
-                        place = Place::AfterControl;
-                    }
+                    place = Place::AfterControl;
                 }
                 Part::Text(text) => {
                     let text =
