@@ -168,7 +168,10 @@ impl RowTiles {
         if stored_rows <= 4 {
             body(0..stored_rows)
         } else {
-            pool.for_each_range(stored_rows, 4, body)
+            // With tiles enough for all, a thread takes whole ones: the scales of a tile's rows
+            // share cache lines.
+            let many = num_rows >= 2 * TILE_ROWS * pool.num_threads();
+            pool.for_each_range(stored_rows, if many { TILE_ROWS } else { 4 }, body)
         }
     }
 

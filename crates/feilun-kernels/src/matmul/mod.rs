@@ -168,12 +168,16 @@ pub fn multiply_gated(
             panel_tiles(isa, numerics, rows, up, panels, row_range.clone(), |tile, panel, ups| {
                 let Some(gates) = gates.next() else { return };
                 let lanes = PANEL_ROWS.min(gate.rows() - panel * PANEL_ROWS);
-                for r in 0..tile.used {
+                let mut gated: Sums = [[0.0; PANEL_ROWS]; TILE_ROWS];
+                let gated = &mut gated[..tile.used];
+                let (gates, ups) = (&gates[..tile.used], &ups[..tile.used]);
+                activation(isa, gates.as_flattened(), ups.as_flattened(), gated.as_flattened_mut());
+                for (r, gated) in gated.iter().enumerate() {
                     let at = (tile.row + r) * gate.rows() + panel * PANEL_ROWS;
                     // SAFETY: as in `multiply`.
                     let out =
                         unsafe { std::slice::from_raw_parts_mut(target.get().add(at), lanes) };
-                    activation(isa, &gates[r][..lanes], &ups[r][..lanes], out);
+                    store(out, gated);
                 }
             });
         }
@@ -197,9 +201,28 @@ fn finish(out: &mut [f32], sums: &[f32; PANEL_ROWS], bias: Option<&[f32]>, epilo
         sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
     }
     match epilogue {
-        Epilogue::Store => out.copy_from_slice(&sums[..out.len()]),
-        Epilogue::Add => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        Epilogue::Store => store(out, &sums),
+        Epilogue::Add => match out.first_chunk_mut::<PANEL_ROWS>() {
+            Some(out) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+            None => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        },
     }
+}
+
+/// Copies as many sums as there are outputs.
+fn store(out: &mut [f32], sums: &[f32; PANEL_ROWS]) {
+    match out.first_chunk_mut() {
+        Some(out) => *out = *sums,
+        None => store_part(out, sums),
+    }
+}
+
+/// Apart, since the compiler would join both copies into a call with a length known at run
+/// time, where a whole panel's 64 bytes are a store or two.
+#[cold]
+#[inline(never)]
+fn store_part(out: &mut [f32], sums: &[f32; PANEL_ROWS]) {
+    out.copy_from_slice(&sums[..out.len()]);
 }
 
 /// Rows that are multiplied with one panel before the next panel is taken: their quantized
