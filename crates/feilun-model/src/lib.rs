@@ -28,6 +28,7 @@ pub mod segment;
 mod step_rows;
 pub mod tensor;
 mod tensor_names;
+pub mod train;
 pub mod weights;
 
 pub use config::ModelConfig;
