@@ -1,0 +1,1 @@
+//! Examples in files, rendered to tokens, packed into rows, in a seeded order.

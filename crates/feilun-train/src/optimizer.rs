@@ -1,0 +1,1 @@
+//! Optimizers: gradients in, changed weights out.

@@ -1,0 +1,1 @@
+//! The planner: time and memory of a run, before it starts.

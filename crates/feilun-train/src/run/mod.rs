@@ -1,0 +1,1 @@
+//! The run: the loop over steps, its directory and its checkpoints.
