@@ -51,9 +51,9 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx => false,
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Isa::Amx => Isa::Avx512.is_available() && amx::is_granted(),
+            #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
             _ => false,
         }
     }
@@ -66,5 +66,38 @@ impl Isa {
     /// The fastest path of this machine.
     pub fn best() -> Isa {
         Isa::available().last().copied().unwrap_or(Isa::Portable)
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx {
+    //! Whether the processor has the tiles, and the operating system lets this process use them.
+
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    use std::sync::OnceLock;
+
+    /// Asked once: a granted permission holds for the whole process and its later threads.
+    pub(super) fn is_granted() -> bool {
+        static GRANTED: OnceLock<bool> = OnceLock::new();
+        *GRANTED.get_or_init(|| has_tiles() && request_permission())
+    }
+
+    /// amx-tile, amx-int8 and amx-bf16.
+    fn has_tiles() -> bool {
+        const FEATURES_LEAF: u32 = 7;
+        const BF16_TILE_INT8: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+        __cpuid(0).eax >= FEATURES_LEAF
+            && __cpuid_count(FEATURES_LEAF, 0).edx & BF16_TILE_INT8 == BF16_TILE_INT8
+    }
+
+    /// Linux saves the 8 KiB of tiles only for processes that asked (`Documentation/arch/x86/
+    /// xstate.rst`). It refuses where it or the hypervisor does not have them switched on.
+    fn request_permission() -> bool {
+        const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+        const XFEATURE_XTILEDATA: libc::c_long = 18;
+        // SAFETY: the call takes two numbers and touches no memory of this process.
+        let refused =
+            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) };
+        refused == 0
     }
 }

@@ -1,11 +1,14 @@
 //! A look at each instruction path before it is trusted: a few products on every storage type,
-//! compared with the portable path bit for bit. It takes some milliseconds.
+//! and one of bf16 with bf16, compared with the portable path bit for bit. It takes some
+//! milliseconds.
 //!
 //! Why at all: machines that announce instructions and compute wrongly, or not at all under
 //! their hypervisor, exist; so do compilers that drop what a kernel needs. A wrong answer at
 //! start is better than wrong answers for a month.
 
-use crate::matmul::{Epilogue, Job, Numerics, multiply};
+use half::bf16;
+
+use crate::matmul::{Epilogue, Job, Numerics, multiply, multiply_bf16};
 use crate::rows::RowTiles;
 use crate::{BlockType, Isa, PackedMatrix, Pool};
 
@@ -42,6 +45,8 @@ pub enum SelfTestError {
 
 const OUTPUTS: usize = 17;
 const INPUTS: usize = 256;
+/// A tile of 16 and one of 8.
+const ROWS: usize = 24;
 
 /// Compares a path with the portable one.
 ///
@@ -53,16 +58,35 @@ pub fn self_test(isa: Isa) -> Result<(), SelfTestError> {
     }
     for block_type in BlockType::ALL {
         let weights = some_weights(block_type)?;
-        for num_rows in [1, 2, 16] {
-            let expected = product(Isa::Portable, &weights, num_rows)?;
+        let expected = product(Isa::Portable, &weights, ROWS)?;
+        // Tiles of each height that kernels know, and two together.
+        for num_rows in [1, 2, 8, 16, ROWS] {
             let found = product(isa, &weights, num_rows)?;
-            let differs = |(a, b): &(&f32, &f32)| a.to_bits() != b.to_bits();
-            if let Some((&found, &expected)) = found.iter().zip(&expected).find(differs) {
-                return Err(SelfTestError::Differs { isa, block_type, num_rows, found, expected });
-            }
+            compare(isa, block_type, num_rows, &found, &expected)?;
+        }
+        if block_type == BlockType::Bf16 {
+            let expected = bf16_product(Isa::Portable)?;
+            compare(isa, block_type, ROWS, &bf16_product(isa)?, &expected)?;
         }
     }
     Ok(())
+}
+
+/// A row's result is the same in any company, so fewer rows than expected are compared too.
+fn compare(
+    isa: Isa,
+    block_type: BlockType,
+    num_rows: usize,
+    found: &[f32],
+    expected: &[f32],
+) -> Result<(), SelfTestError> {
+    let differs = |(a, b): &(&f32, &f32)| a.to_bits() != b.to_bits();
+    match found.iter().zip(expected).find(differs) {
+        Some((&found, &expected)) => {
+            Err(SelfTestError::Differs { isa, block_type, num_rows, found, expected })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The fastest path of this machine that passes its test, and what was wrong with faster ones.
@@ -88,6 +112,23 @@ fn some_weights(block_type: BlockType) -> Result<PackedMatrix, SelfTestError> {
     let mut pool = Pool::new(1).map_err(|error| not_run(&error))?;
     PackedMatrix::pack(&mut pool, block_type, OUTPUTS, INPUTS, &stored, |row| row)
         .map_err(|error| not_run(&error))
+}
+
+/// Small whole numbers, whose sums are exact in any order.
+fn bf16_product(isa: Isa) -> Result<Vec<f32>, SelfTestError> {
+    let not_run = |error: &dyn std::fmt::Display| SelfTestError::NotRun(error.to_string());
+    let numbers = |count: usize, factor: usize| -> Vec<bf16> {
+        (0..count).map(|i| bf16::from_f32((i * factor % 61) as f32 - 30.0)).collect()
+    };
+    let stored: Vec<u8> =
+        numbers(OUTPUTS * INPUTS, 7).into_iter().flat_map(bf16::to_le_bytes).collect();
+    let mut pool = Pool::new(1).map_err(|error| not_run(&error))?;
+    let weights =
+        PackedMatrix::pack(&mut pool, BlockType::Bf16, OUTPUTS, INPUTS, &stored, |row| row)
+            .map_err(|error| not_run(&error))?;
+    let mut out = vec![1.0; ROWS * OUTPUTS];
+    multiply_bf16(isa, &numbers(ROWS * INPUTS, 11), ROWS, &weights, &mut out);
+    Ok(out)
 }
 
 fn product(isa: Isa, weights: &PackedMatrix, num_rows: usize) -> Result<Vec<f32>, SelfTestError> {

@@ -1,6 +1,16 @@
 //! What the tests of several kernels share: a random source and random stored blocks.
 
-use crate::BlockType;
+use crate::{BlockType, Isa};
+
+/// The paths of the matrix kernels to test: those of this machine, and AMX, whose tiles the
+/// tests emulate where the machine has none.
+pub(crate) fn matmul_paths() -> Vec<Isa> {
+    let mut paths = Isa::available();
+    if paths.contains(&Isa::Avx512) && !paths.contains(&Isa::Amx) {
+        paths.push(Isa::Amx);
+    }
+    paths
+}
 
 /// SplitMix64 (Steele et al. 2014): small, seeded, good enough for test data.
 pub(crate) struct Random(pub(crate) u64);

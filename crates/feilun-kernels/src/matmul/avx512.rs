@@ -13,12 +13,12 @@ use crate::pack::{PANEL_ROWS, STEP_BYTES, group_bytes, scale_record_bytes, zero_
 use crate::rows::{GROUP_DIGITS, NUM_SUMS, QuantTile};
 
 /// What the scales of one group come to.
-struct GroupScales {
+pub(super) struct GroupScales {
     /// Scale of columns 0..16 (of the whole group, but for Q6_K).
-    low: __m512,
+    pub(super) low: __m512,
     /// Scale of columns 16..32, Q6_K only.
-    high: __m512,
-    min: __m512,
+    pub(super) high: __m512,
+    pub(super) min: __m512,
 }
 
 /// # Safety
@@ -65,7 +65,7 @@ pub(super) unsafe fn integer_tile(
 }
 
 /// The storage type of a const parameter.
-const fn type_of(index: usize) -> BlockType {
+pub(super) const fn type_of(index: usize) -> BlockType {
     BlockType::ALL[index]
 }
 
@@ -290,9 +290,12 @@ unsafe fn tile<const TYPE: usize, const HEIGHT: usize, const PANELS: usize>(
 }
 
 /// A group's quants, one register per step: byte `4 * lane + j` is column `4 * step + j`.
+///
+/// # Safety
+/// AVX-512 is there, and `group` points to a group of the type.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn load_steps<const TYPE: usize>(group: *const u8) -> [__m512i; 8] {
+pub(super) unsafe fn load_steps<const TYPE: usize>(group: *const u8) -> [__m512i; 8] {
     let chunk = |index: usize| _mm512_loadu_si512(group.add(index * STEP_BYTES).cast());
     let bits = const { crate::pack::quant_bits(type_of(TYPE)) };
     if bits == 8 {
@@ -342,9 +345,14 @@ unsafe fn load_steps<const TYPE: usize>(group: *const u8) -> [__m512i; 8] {
     steps
 }
 
+/// # Safety
+/// AVX-512 is there, and `scales` points to a panel's scales with this group.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,f16c")]
-unsafe fn load_scales<const TYPE: usize>(scales: *const u8, group: usize) -> GroupScales {
+pub(super) unsafe fn load_scales<const TYPE: usize>(
+    scales: *const u8,
+    group: usize,
+) -> GroupScales {
     let block_type = const { type_of(TYPE) };
     let half_floats = |at: *const u8| _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
     let record_bytes = const { scale_record_bytes(type_of(TYPE)) };

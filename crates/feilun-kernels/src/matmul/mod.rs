@@ -16,10 +16,19 @@
 //! dequantized and multiplied as floats: slow, and the reference for accuracy.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bf16;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod emulated_tiles;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod tile_unit;
+
+pub use bf16::multiply_bf16;
 
 use crate::pack::{PANEL_ROWS, SendPointer, is_quantized};
 use crate::rows::{QuantTile, RowForms, RowTiles, TILE_ROWS, Tile, tile};
@@ -274,6 +283,18 @@ fn panel_tiles(
             panel.split_at(weights.quant_offset)
         });
         let sections = &sections[..panels.len()];
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Amx && tile(rows.num_rows, tile_range.start).height >= amx::MIN_HEIGHT {
+            for (panel, &section) in panels.zip(sections) {
+                let done = |tile: Tile, sums: &Sums| done(tile, panel, sums);
+                // SAFETY: the path was detected; the section is a whole panel of this type, as
+                // many columns as the rows.
+                unsafe {
+                    amx::panel(weights.block_type(), section, rows, tile_range.clone(), done)
+                };
+            }
+            return;
+        }
         let sums = &mut sums[..panels.len()];
         // With many rows a panel stays in the cache for all of them, so panels come one by one.
         let together = if tile_range.len() > 1 { 1 } else { PANELS_AT_ONCE };
@@ -384,7 +405,7 @@ mod tests {
     use super::*;
     use crate::BlockType;
     use crate::dequantize::dequantize_row;
-    use crate::test_support::{Random, random_rows};
+    use crate::test_support::{Random, matmul_paths, random_rows};
 
     struct Case {
         block_type: BlockType,
@@ -463,7 +484,7 @@ mod tests {
         for block_type in BlockType::ALL {
             for (n, k) in shapes(block_type) {
                 let case = Case::new(block_type, n, k, 5);
-                for isa in Isa::available() {
+                for isa in matmul_paths() {
                     let found = case.run(isa, Numerics::F32, 2, 0..case.num_rows);
                     for (found, (expected, magnitude)) in found.iter().zip(case.reference()) {
                         let error = (f64::from(*found) - expected).abs();
@@ -502,7 +523,7 @@ mod tests {
                     for row in 0..num_rows {
                         alone.extend(case.run(Isa::Portable, Numerics::Native, 1, row..row + 1));
                     }
-                    for isa in Isa::available() {
+                    for isa in matmul_paths() {
                         let threads = 1 + num_rows % 2;
                         let found = case.run(isa, Numerics::Native, threads, 0..num_rows);
                         let same =
