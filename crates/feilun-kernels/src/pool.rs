@@ -143,6 +143,31 @@ impl Pool {
         });
     }
 
+    /// [`Pool::for_each_chunk`] over two slices that have the same number of chunks:
+    /// `body(index, chunk of a, chunk of b)`.
+    ///
+    /// # Panics
+    /// When a slice is not a whole number of chunks, or their numbers differ; as [`Pool::run`].
+    pub fn for_each_chunk_pair<A: Send, B: Send>(
+        &mut self,
+        (a, a_width): (&mut [A], usize),
+        (b, b_width): (&mut [B], usize),
+        grain: usize,
+        body: impl Fn(usize, &mut [A], &mut [B]) + Sync,
+    ) {
+        assert!(b.len().is_multiple_of(b_width), "{} values in chunks of {b_width}", b.len());
+        assert_eq!(a.len() / a_width, b.len() / b_width, "numbers of chunks");
+        let start = crate::pack::SendPointer(b.as_mut_ptr());
+        self.for_each_chunk(a, a_width, grain, |index, a| {
+            // SAFETY: there are as many chunks of `b` as of `a`, each index is visited once, and
+            // chunks of different indices do not overlap.
+            let b = unsafe {
+                std::slice::from_raw_parts_mut(start.get().add(index * b_width), b_width)
+            };
+            body(index, a, b);
+        });
+    }
+
     /// Offers the job to all workers and runs it here. Waits for all workers, or only for those
     /// that began before this thread was done.
     fn broadcast(&mut self, job: Job<'_>, all: bool) {

@@ -19,13 +19,12 @@ use std::sync::Arc;
 use feilun_kernels::attention::AttentionSegment;
 use feilun_kernels::kv::KvKind;
 use feilun_kernels::matmul::{self, Epilogue, Job, Numerics};
-use feilun_kernels::rope::RopeTable;
 use feilun_kernels::rows::{RowForms, RowTiles};
-use feilun_kernels::{Isa, PackedMatrix, Pool, activation, norm};
+use feilun_kernels::{Isa, KernelTable, PackedMatrix, Pool, activation, norm};
 
 use crate::config::Activation;
 use crate::kv_cache::{KvCache, SessionError};
-use crate::rope_frequencies::frequencies;
+use crate::rope_tables::RopeTables;
 use crate::step_rows::StepRows;
 use crate::weights::{LayerWeights, Linear};
 use crate::{
@@ -35,8 +34,8 @@ use crate::{
 /// What a session is planned for.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Instruction path.
-    pub isa: Isa,
+    /// Instruction paths: one for everything, or a measured choice.
+    pub kernels: KernelTable,
     /// How quantized weights are multiplied.
     pub numerics: Numerics,
     /// Most tokens in one step.
@@ -53,7 +52,7 @@ impl SessionOptions {
     /// The defaults for one user: the fastest path, 512 tokens a step, a whole context of cache.
     pub fn new(config: &ModelConfig) -> SessionOptions {
         SessionOptions {
-            isa: Isa::best(),
+            kernels: Isa::best().into(),
             numerics: Numerics::Native,
             max_rows: 512,
             max_logit_rows: 64,
@@ -70,9 +69,7 @@ pub struct Session {
     options: SessionOptions,
     pool: Pool,
     cache: KvCache,
-    /// Each different rotary embedding once, and which one each layer has.
-    ropes: Vec<RopeTable>,
-    rope_of_layer: Vec<usize>,
+    ropes: RopeTables,
     scratch: Scratch,
 }
 
@@ -122,19 +119,6 @@ impl Session {
         options: SessionOptions,
     ) -> Result<Session, SessionError> {
         let config = model.config();
-        let mut ropes: Vec<RopeTable> = Vec::new();
-        let mut rope_configs: Vec<&crate::config::RopeConfig> = Vec::new();
-        let mut rope_of_layer = Vec::new();
-        for layer in &config.layers {
-            let known = rope_configs.iter().position(|&rope| *rope == layer.rope);
-            rope_of_layer.push(known.unwrap_or_else(|| {
-                let (inv_freq, factor) = frequencies(&layer.rope, config.head_dim);
-                let inv_freq = inv_freq.into_iter().map(|frequency| frequency as f32).collect();
-                ropes.push(RopeTable::new(inv_freq, factor as f32));
-                rope_configs.push(&layer.rope);
-                ropes.len() - 1
-            }));
-        }
         let rows = options.max_rows;
         let widest = config.hidden_size.max(config.q_size()).max(config.intermediate_size);
         let scratch = Scratch {
@@ -151,7 +135,8 @@ impl Session {
         };
         let cache =
             KvCache::new(config, options.kv_kind, options.num_blocks, rows, pool.num_threads())?;
-        Ok(Session { model, options, pool, cache, ropes, rope_of_layer, scratch })
+        let ropes = RopeTables::new(config);
+        Ok(Session { model, options, pool, cache, ropes, scratch })
     }
 
     /// The model.
@@ -203,9 +188,7 @@ impl Session {
         let _ = mode;
         let vocab_size = self.config().vocab_size;
         self.scratch.rows.plan(self.model.config(), &self.options, segments)?;
-        for rope in &mut self.ropes {
-            rope.grow(self.scratch.rows.num_positions().next_multiple_of(256));
-        }
+        self.ropes.grow(self.scratch.rows.num_positions().next_multiple_of(256));
         self.cache.place(&self.scratch.rows);
         self.embed(segments);
         for layer in 0..self.model.layers.len() {
@@ -224,17 +207,18 @@ impl Session {
         for (x_h, &token) in self.scratch.x_rh.chunks_exact_mut(hidden).zip(tokens) {
             model.embedding.row(token as usize, x_h);
             if scale != 1.0 {
-                activation::scale(self.options.isa, x_h, scale);
+                activation::scale(self.options.kernels.isa(), x_h, scale);
             }
         }
     }
 
     fn attention_block(&mut self, layer: usize, segments: &[Segment<'_>]) {
-        let Session { model, options, pool, cache, ropes, rope_of_layer, scratch } = self;
-        let (isa, config, weights) = (options.isa, model.config(), &model.layers[layer]);
+        let Session { model, options, pool, cache, ropes, scratch } = self;
+        let (isa, config, weights) = (options.kernels.isa(), model.config(), &model.layers[layer]);
         let num_rows = scratch.rows.len();
         let (hidden, q_size, kv_size) = (config.hidden_size, config.q_size(), config.kv_size());
-        let mut linears = Linears { pool, isa, numerics: options.numerics, segments, layer };
+        let (kernels, numerics) = (options.kernels, options.numerics);
+        let mut linears = Linears { pool, kernels, numerics, segments, layer };
 
         let inputs = [&weights.q, &weights.k, &weights.v];
         let x_rh = &scratch.x_rh;
@@ -254,7 +238,7 @@ impl Session {
             ],
         );
 
-        let rope = &ropes[rope_of_layer[layer]];
+        let rope = ropes.of_layer(layer);
         let positions = scratch.rows.positions();
         let finish_heads = |heads: &mut [f32], norm_weight: &Option<Vec<f32>>, row: usize| {
             if let Some(weight) = norm_weight {
@@ -282,10 +266,11 @@ impl Session {
 
     fn mlp_block(&mut self, layer: usize, segments: &[Segment<'_>]) {
         let Session { model, options, pool, scratch, .. } = self;
-        let (isa, config, weights) = (options.isa, model.config(), &model.layers[layer]);
+        let (isa, config, weights) = (options.kernels.isa(), model.config(), &model.layers[layer]);
         let num_rows = scratch.rows.len();
         let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
-        let mut linears = Linears { pool, isa, numerics: options.numerics, segments, layer };
+        let (kernels, numerics) = (options.kernels, options.numerics);
+        let mut linears = Linears { pool, kernels, numerics, segments, layer };
 
         let x_rh = &scratch.x_rh;
         let inputs = [&weights.gate, &weights.up];
@@ -306,7 +291,7 @@ impl Session {
     /// The logits of the wanted rows; returns their number.
     fn logits(&mut self) -> usize {
         let Session { model, options, pool, scratch, .. } = self;
-        let (isa, config) = (options.isa, model.config());
+        let (isa, config) = (options.kernels.isa(), model.config());
         let wanted = scratch.rows.logit_rows();
         let hidden = config.hidden_size;
         if wanted.is_empty() {
@@ -320,7 +305,7 @@ impl Session {
         let out = &mut scratch.logits[..wanted.len() * config.vocab_size];
         let (weights, epilogue) = (model.head(), Epilogue::Store);
         let jobs = &mut [Job { weights, bias: None, epilogue, out: &mut *out }];
-        matmul::multiply(pool, isa, options.numerics, &scratch.tiles, jobs);
+        matmul::multiply(pool, options.kernels, options.numerics, &scratch.tiles, jobs);
         if let Some(cap) = config.logit_softcap {
             activation::softcap(isa, out, cap);
         }
@@ -337,7 +322,7 @@ fn add_block(
     (linear, tensor): (&Linear, LayerTensor),
     post_norm: Option<&[f32]>,
 ) {
-    let (isa, hidden) = (linears.isa, config.hidden_size);
+    let (isa, hidden) = (linears.kernels.isa(), config.hidden_size);
     let x_rh = &mut scratch.x_rh[..scratch.rows.len() * hidden];
     let Some(weight) = post_norm else {
         return linears.multiply(&scratch.tiles, &mut [(linear, tensor, Epilogue::Add, x_rh)]);
@@ -371,7 +356,7 @@ fn for_each_row(
 /// The linear layers of one layer: the base matrices and the adapters of the segments.
 struct Linears<'a> {
     pool: &'a mut Pool,
-    isa: Isa,
+    kernels: KernelTable,
     numerics: Numerics,
     segments: &'a [Segment<'a>],
     layer: usize,
@@ -394,7 +379,7 @@ impl Linears<'_> {
             forms.float |= wanted.float;
             forms.quantized |= wanted.quantized;
         }
-        tiles.fill(self.pool, self.isa, forms, num_rows, cols, row);
+        tiles.fill(self.pool, self.kernels.isa(), forms, num_rows, cols, row);
     }
 
     fn multiply(
@@ -411,7 +396,7 @@ impl Linears<'_> {
                 out,
             })
             .collect();
-        matmul::multiply(self.pool, self.isa, self.numerics, tiles, &mut jobs);
+        matmul::multiply(self.pool, self.kernels, self.numerics, tiles, &mut jobs);
         for (_, tensor, _, out) in products {
             adapt::add_all(self.pool, tiles, self.segments, self.layer, *tensor, out);
         }
@@ -438,7 +423,8 @@ impl Linears<'_> {
             );
         if plain {
             let (gate, up): (&PackedMatrix, &PackedMatrix) = (&gate.weights, &up.weights);
-            matmul::multiply_gated(self.pool, self.isa, self.numerics, tiles, gate, up, act, out);
+            let (pool, kernels) = (&mut *self.pool, self.kernels);
+            matmul::multiply_gated(pool, kernels, self.numerics, tiles, gate, up, act, out);
             return;
         }
         // What is added to gate and up must be there before the activation: two products, with
@@ -452,6 +438,6 @@ impl Linears<'_> {
                 (up, LayerTensor::MlpUp, Epilogue::Store, &mut ups),
             ],
         );
-        act(self.isa, &gates, &ups, out);
+        act(self.kernels.isa(), &gates, &ups, out);
     }
 }

@@ -23,6 +23,7 @@ pub mod mapped_file;
 pub mod model_files;
 mod model_folder;
 pub mod rope_frequencies;
+mod rope_tables;
 pub mod safetensors_header;
 pub mod segment;
 mod step_rows;

@@ -137,6 +137,57 @@ impl Model {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
+    /// A matrix by its role, where there is one.
+    pub(crate) fn matrix(&self, role: TensorRole) -> Option<&PackedMatrix> {
+        use LayerTensor as T;
+        match role {
+            TensorRole::TokenEmbedding => Some(&self.embedding),
+            TensorRole::OutputHead => self.head.as_ref(),
+            TensorRole::OutputNorm => None,
+            TensorRole::Layer(layer, tensor) => {
+                let layer = self.layers.get(layer)?;
+                let linear = match tensor {
+                    T::AttnQ => &layer.q,
+                    T::AttnK => &layer.k,
+                    T::AttnV => &layer.v,
+                    T::AttnOutput => &layer.output,
+                    T::MlpGate => &layer.gate,
+                    T::MlpUp => &layer.up,
+                    T::MlpDown => &layer.down,
+                    _ => return None,
+                };
+                Some(&linear.weights)
+            }
+        }
+    }
+
+    /// A norm's weight or a bias by its role, where there is one.
+    pub(crate) fn vector(&self, role: TensorRole) -> Option<&[f32]> {
+        use LayerTensor as T;
+        let (layer, tensor) = match role {
+            TensorRole::OutputNorm => return Some(&self.output_norm),
+            TensorRole::TokenEmbedding | TensorRole::OutputHead => return None,
+            TensorRole::Layer(layer, tensor) => (self.layers.get(layer)?, tensor),
+        };
+        match tensor {
+            T::AttnNorm => Some(&layer.attn_norm),
+            T::MlpNorm => Some(&layer.mlp_norm),
+            T::AttnQNorm => layer.q_norm.as_deref(),
+            T::AttnKNorm => layer.k_norm.as_deref(),
+            T::PostAttnNorm => layer.post_attn_norm.as_deref(),
+            T::PostMlpNorm => layer.post_mlp_norm.as_deref(),
+            T::AttnQBias => layer.q.bias.as_deref(),
+            T::AttnKBias => layer.k.bias.as_deref(),
+            T::AttnVBias => layer.v.bias.as_deref(),
+            T::AttnOutputBias => layer.output.bias.as_deref(),
+            T::MlpGateBias => layer.gate.bias.as_deref(),
+            T::MlpUpBias => layer.up.bias.as_deref(),
+            T::MlpDownBias => layer.down.bias.as_deref(),
+            T::AttnQ | T::AttnK | T::AttnV | T::AttnOutput => None,
+            T::MlpGate | T::MlpUp | T::MlpDown => None,
+        }
+    }
+
     fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
         let layers = self.layers.iter().flat_map(|layer| {
             let linears =
@@ -204,16 +255,52 @@ impl Loader<'_> {
 
     fn vector(&mut self, role: TensorRole) -> Result<Vec<f32>, LoadError> {
         let view = self.files.tensor(role)?;
-        let len = view.rows * view.cols;
-        let mut stored = vec![0.0; len];
-        dequantize::dequantize_row(view.block_type, view.bytes, &mut stored);
-        let values: Vec<f32> =
-            (0..len).map(|i| stored[stored_row(view.row_order, i)] + view.offset).collect();
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(values),
-            Some(index) => {
-                Err(LoadError::NotFinite { tensor: view.name.into(), index, value: values[index] })
-            }
+        let mut values = vec![0.0; view.rows * view.cols];
+        read_vector(&view, &mut values)?;
+        Ok(values)
+    }
+}
+
+/// Reads a norm's weight or a bias in canonical order.
+pub(crate) fn read_vector(view: &TensorView<'_>, values: &mut [f32]) -> Result<(), LoadError> {
+    let mut stored = vec![0.0; values.len()];
+    dequantize::dequantize_row(view.block_type, view.bytes, &mut stored);
+    for (i, value) in values.iter_mut().enumerate() {
+        *value = stored[stored_row(view.row_order, i)] + view.offset;
+    }
+    check_finite(view, values)
+}
+
+/// Reads a matrix as f32, row by row, in canonical order.
+pub(crate) fn read_matrix(
+    view: &TensorView<'_>,
+    pool: &mut Pool,
+    values: &mut [f32],
+) -> Result<(), LoadError> {
+    let Some(row_bytes) = view.block_type.row_bytes(view.cols) else {
+        return Err(LoadError::Pack {
+            tensor: view.name.into(),
+            source: PackError::Size {
+                block_type: view.block_type,
+                rows: view.rows,
+                cols: view.cols,
+                found: view.bytes.len(),
+            },
+        });
+    };
+    pool.for_each_chunk(values, view.cols, 64, |row, out| {
+        let stored = stored_row(view.row_order, row);
+        let bytes = &view.bytes[stored * row_bytes..][..row_bytes];
+        dequantize::dequantize_row(view.block_type, bytes, out);
+    });
+    check_finite(view, values)
+}
+
+fn check_finite(view: &TensorView<'_>, values: &[f32]) -> Result<(), LoadError> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => {
+            Err(LoadError::NotFinite { tensor: view.name.into(), index, value: values[index] })
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct Batch<'a> {
 pub enum BatchError {
     #[error("the documents have {found} tokens together, the batch has {expected}")]
     Lengths { found: usize, expected: usize },
+    #[error("{found} coefficients for {expected} tokens")]
+    Coefficients { found: usize, expected: usize },
     #[error("{found} tokens in a batch, planned for {expected}")]
     TooLong { found: usize, expected: usize },
     #[error("token {index} is {found}, the vocabulary has {vocab_size}")]

@@ -5,6 +5,7 @@
 //! each comes back, the derivative of the loss with respect to it.
 
 mod batch;
+#[allow(dead_code, reason = "the backward pass that reads it comes next")]
 mod parameters;
 
 pub use batch::{Batch, BatchError};

@@ -1,0 +1,87 @@
+//! What the forward pass keeps for the backward pass, in the precision of the matrix work.
+
+use feilun_kernels::gemm::{Matrix, Precision, Values};
+use feilun_kernels::memory::OutOfMemory;
+use feilun_kernels::{AlignedBytes, backward};
+use half::bf16;
+
+use super::compute::Compute;
+
+/// A buffer of activations, as f32 or as bf16.
+#[derive(Debug)]
+pub(super) struct Saved {
+    bytes: AlignedBytes,
+    precision: Precision,
+    len: usize,
+}
+
+/// Values that a thread converts at a time.
+const PART: usize = 4096;
+
+impl Saved {
+    pub(super) fn new(max_len: usize, precision: Precision) -> Result<Saved, OutOfMemory> {
+        let bytes = AlignedBytes::zeroed(max_len * value_bytes(precision))?;
+        Ok(Saved { bytes, precision, len: 0 })
+    }
+
+    /// Keeps the values, and rounds them in place to what was kept: the rest of the forward
+    /// pass sees what the backward pass will see.
+    pub(super) fn save(&mut self, compute: &mut Compute, values: &mut [f32]) {
+        self.len = values.len();
+        let isa = compute.isa;
+        let bytes = &mut self.bytes[..values.len() * value_bytes(self.precision)];
+        match self.precision {
+            Precision::F32 => bytemuck::cast_slice_mut(bytes).copy_from_slice(values),
+            Precision::Bf16 => {
+                let kept: &mut [bf16] = bytemuck::cast_slice_mut(bytes);
+                let whole = values.len() / PART * PART;
+                let round = |values: &mut [f32], kept: &mut [bf16]| {
+                    backward::to_bf16(isa, values, kept);
+                    backward::from_bf16(isa, kept, values);
+                };
+                let (values, rest) = values.split_at_mut(whole);
+                let (kept, rest_kept) = kept.split_at_mut(whole);
+                compute.pool.for_each_chunk_pair((values, PART), (kept, PART), 1, |_, a, b| {
+                    round(a, b);
+                });
+                round(rest, rest_kept);
+            }
+        }
+    }
+
+    /// Writes the values that were kept.
+    pub(super) fn restore(&self, compute: &mut Compute, out: &mut [f32]) {
+        let isa = compute.isa;
+        match self.values() {
+            Values::F32(values) => out.copy_from_slice(values),
+            Values::Bf16(values) => {
+                let (whole, rest) = out.split_at_mut(values.len() / PART * PART);
+                let rest_values = &values[whole.len()..];
+                compute.pool.for_each_chunk(whole, PART, 1, |index, out| {
+                    backward::from_bf16(isa, &values[index * PART..][..PART], out);
+                });
+                backward::from_bf16(isa, rest_values, rest);
+            }
+        }
+    }
+
+    /// The kept values as rows of `cols` columns.
+    pub(super) fn matrix(&self, cols: usize) -> Matrix<'_> {
+        Matrix::new(self.values(), self.len / cols, cols)
+    }
+
+    fn values(&self) -> Values<'_> {
+        let bytes = &self.bytes[..self.len * value_bytes(self.precision)];
+        match self.precision {
+            Precision::F32 => Values::F32(bytemuck::cast_slice(bytes)),
+            Precision::Bf16 => Values::Bf16(bytemuck::cast_slice(bytes)),
+        }
+    }
+}
+
+fn value_bytes(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
+    }
+}

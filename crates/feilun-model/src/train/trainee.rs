@@ -1,0 +1,334 @@
+//! A model that learns: its values, their gradients, and the pass that computes them.
+
+use std::sync::Arc;
+
+use feilun_kernels::gemm::Precision;
+use feilun_kernels::memory::OutOfMemory;
+use feilun_kernels::{AlignedBytes, Isa, Pool, activation};
+
+use super::attention_block::Layer;
+use super::batch::{Batch, BatchError};
+use super::compute::Compute;
+use super::head::{Head, Stream};
+use super::linear::{LoraScratch, Step};
+use super::parameters::{Parameter, ParameterInfo, ParameterTable};
+use super::read::Weights;
+use super::workspace::{Plan, Workspace};
+use crate::rope_tables::RopeTables;
+use crate::tensor_names::{Shape, needed};
+use crate::weights::{read_matrix, read_vector};
+use crate::{LayerTensor, LoadError, Model, ModelConfig, ModelFiles, TensorRole};
+
+/// What is trained of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Method {
+    /// All of it, in f32.
+    Full,
+    /// Thin matrices beside the linear layers of a frozen base.
+    Lora(LoraOptions),
+}
+
+/// A low-rank adapter: `y += alpha / rank * B (A x)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraOptions {
+    /// Width of the bottleneck, at least 1.
+    pub rank: usize,
+    /// Numerator of the factor on the result.
+    pub alpha: f32,
+    /// The linear layers that get one.
+    pub targets: Vec<LayerTensor>,
+}
+
+impl LoraOptions {
+    /// The seven linear layers of a decoder's layer.
+    pub const ALL_LINEAR: [LayerTensor; 7] = [
+        LayerTensor::AttnQ,
+        LayerTensor::AttnK,
+        LayerTensor::AttnV,
+        LayerTensor::AttnOutput,
+        LayerTensor::MlpGate,
+        LayerTensor::MlpUp,
+        LayerTensor::MlpDown,
+    ];
+}
+
+/// What a trainee is planned for.
+#[derive(Clone, Debug)]
+pub struct TraineeOptions {
+    /// What is trained.
+    pub method: Method,
+    /// Rounding of the operands of matrix products, and of what is kept between the passes.
+    pub precision: Precision,
+    /// Instruction path.
+    pub isa: Isa,
+    /// Most tokens in one batch.
+    pub max_tokens: usize,
+    /// Compute the first half of each MLP again in the backward pass, instead of keeping it.
+    pub recompute_mlp: bool,
+}
+
+/// Why a trainee could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TraineeError {
+    /// The base cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+}
+
+/// The derivative of the loss with respect to the log-probability of each token.
+pub enum Coefficients<'a> {
+    /// Known beforehand, one per token; tokens with 0 are not computed.
+    Known {
+        /// The coefficients. Those of a document's first token are not used.
+        values: &'a [f32],
+        /// Share of the target's probability that is spread over the whole vocabulary.
+        label_smoothing: f32,
+    },
+    /// A function of the log-probabilities.
+    Of {
+        /// The tokens whose log-probability it takes; the others are given as 0.
+        learn: &'a [bool],
+        /// `(log-probabilities, coefficients)`, one per token; the coefficients come as 0.
+        of: &'a mut dyn FnMut(&[f32], &mut [f32]),
+    },
+}
+
+/// A model with the gradients of what is trained of it, and all memory that a step needs.
+#[derive(Debug)]
+pub struct Trainee {
+    config: ModelConfig,
+    frozen: Option<Arc<Model>>,
+    lora_scale: f32,
+    table: ParameterTable,
+    values: AlignedBytes,
+    gradients: AlignedBytes,
+    compute: Compute,
+    lora: LoraScratch,
+    space: Workspace,
+    head: Head,
+    ropes: RopeTables,
+    max_tokens: usize,
+    positions: Vec<usize>,
+    logprobs: Vec<f32>,
+}
+
+impl Trainee {
+    /// Reads a base model and plans the memory. An adapter's matrices are zero: see
+    /// [`Trainee::initialize_adapter`].
+    ///
+    /// # Errors
+    /// When the base cannot be read or memory is short.
+    pub fn open(
+        files: &ModelFiles,
+        mut pool: Pool,
+        options: &TraineeOptions,
+    ) -> Result<Trainee, TraineeError> {
+        let config = files.config();
+        if let Method::Lora(_) = options.method {
+            let model = Arc::new(Model::load(files, &mut pool)?);
+            return Trainee::plan(config, Some(model), pool, options);
+        }
+        let mut trainee = Trainee::plan(config, None, pool, options)?;
+        for tensor in needed(config) {
+            let view = files.tensor(tensor.role).map_err(LoadError::from)?;
+            let Some(range) = trainee.table.range(Parameter::Base(tensor.role)) else { continue };
+            let values = &mut trainee.values.as_f32_mut()[range];
+            match tensor.shape {
+                Shape::Vector(_) => read_vector(&view, values)?,
+                Shape::Matrix(..) => read_matrix(&view, &mut trainee.compute.pool, values)?,
+            }
+            files.advise_dont_need(tensor.role).map_err(LoadError::from)?;
+        }
+        Ok(trainee)
+    }
+
+    /// Plans for a model of this shape; all values are zero where they are trained.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn plan(
+        config: &ModelConfig,
+        frozen: Option<Arc<Model>>,
+        pool: Pool,
+        options: &TraineeOptions,
+    ) -> Result<Trainee, TraineeError> {
+        let (table, lora_scale) = match &options.method {
+            Method::Full => (ParameterTable::full(config), 1.0),
+            Method::Lora(lora) => {
+                let table = ParameterTable::lora(config, lora.rank, &lora.targets);
+                (table, lora.alpha / lora.rank.max(1) as f32)
+            }
+        };
+        let max_tokens = options.max_tokens;
+        let plan =
+            Plan { max_tokens, precision: options.precision, keep_mlp: !options.recompute_mlp };
+        let mut ropes = RopeTables::new(config);
+        ropes.grow(max_tokens);
+        Ok(Trainee {
+            config: config.clone(),
+            frozen,
+            lora_scale,
+            values: AlignedBytes::zeroed(table.len() * 4)?,
+            gradients: AlignedBytes::zeroed(table.len() * 4)?,
+            table,
+            compute: Compute::new(pool, options.isa, options.precision),
+            lora: LoraScratch::default(),
+            space: Workspace::new(config, plan)?,
+            head: Head::new(config, max_tokens)?,
+            ropes,
+            max_tokens,
+            positions: Vec::with_capacity(max_tokens),
+            logprobs: Vec::with_capacity(max_tokens),
+        })
+    }
+
+    /// Shape and switches of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What is trained, in the order of the flat vectors.
+    pub fn parameters(&self) -> &[ParameterInfo] {
+        self.table.infos()
+    }
+
+    /// The values of all parameters.
+    pub fn values(&self) -> &[f32] {
+        self.values.as_f32()
+    }
+
+    /// The gradients of all parameters.
+    pub fn gradients(&self) -> &[f32] {
+        self.gradients.as_f32()
+    }
+
+    /// Values and gradients, for an optimizer, with the threads to run it on.
+    pub fn values_and_gradients_mut(&mut self) -> (&mut Pool, Isa, &mut [f32], &mut [f32]) {
+        let Trainee { compute, values, gradients, .. } = self;
+        (&mut compute.pool, compute.isa, values.as_f32_mut(), gradients.as_f32_mut())
+    }
+
+    /// Runs one batch forward and backward, and adds the gradients of the loss. Returns the
+    /// log-probability of each token given its document before it; 0 for a document's first and
+    /// for those that nobody asked for.
+    ///
+    /// # Errors
+    /// When the batch does not fit the model or the plan; nothing was computed then.
+    pub fn accumulate(
+        &mut self,
+        batch: Batch<'_>,
+        coefficients: Coefficients<'_>,
+    ) -> Result<&[f32], BatchError> {
+        let expected = batch.tokens.len();
+        let found = match &coefficients {
+            Coefficients::Known { values, .. } => values.len(),
+            Coefficients::Of { learn, .. } => learn.len(),
+        };
+        if found != expected {
+            return Err(BatchError::Coefficients { found, expected });
+        }
+        self.begin(batch)?;
+        let Trainee { config, table, compute, lora, space, head, ropes, .. } = self;
+        let weights = Weights {
+            table,
+            values: self.values.as_f32(),
+            frozen: self.frozen.as_deref(),
+            lora_scale: self.lora_scale,
+        };
+        let gradients = self.gradients.as_f32_mut();
+        let mut step = Step { compute, weights, gradients, lora };
+        let layer = |index: usize| Layer {
+            config,
+            index,
+            rope: ropes.of_layer(index),
+            positions: &self.positions,
+            documents: batch.documents,
+        };
+        forward(&mut step, space, config, batch.tokens, layer);
+        let len = batch.tokens.len() * config.hidden_size;
+        let stream =
+            Stream { x_th: space.x_th.first(len), d_x_th: space.d_x_th.first_mut(len) };
+        let logprobs = &mut self.logprobs;
+        head.loss(&mut step, config, batch.targets(), coefficients, stream, logprobs);
+        for index in (0..config.layers.len()).rev() {
+            layer(index).mlp_backward(&mut step, space);
+            layer(index).attention_backward(&mut step, space);
+        }
+        embedding_backward(&mut step, config, batch.tokens, space.d_x_th.first(len));
+        Ok(&self.logprobs)
+    }
+
+    /// The log-probability of each token given its document before it; 0 for a document's
+    /// first.
+    ///
+    /// # Errors
+    /// As [`Trainee::accumulate`].
+    pub fn score(&mut self, batch: Batch<'_>) -> Result<&[f32], BatchError> {
+        self.begin(batch)?;
+        let Trainee { config, table, compute, lora, space, head, ropes, .. } = self;
+        let weights = Weights {
+            table,
+            values: self.values.as_f32(),
+            frozen: self.frozen.as_deref(),
+            lora_scale: self.lora_scale,
+        };
+        let mut step = Step { compute, weights, gradients: &mut [], lora };
+        let layer = |index: usize| Layer {
+            config,
+            index,
+            rope: ropes.of_layer(index),
+            positions: &self.positions,
+            documents: batch.documents,
+        };
+        forward(&mut step, space, config, batch.tokens, layer);
+        let x_th = space.x_th.first(batch.tokens.len() * config.hidden_size);
+        head.score(&mut step, config, batch.targets(), x_th, &mut self.logprobs);
+        Ok(&self.logprobs)
+    }
+
+    fn begin(&mut self, batch: Batch<'_>) -> Result<(), BatchError> {
+        batch.check(self.max_tokens, &self.config)?;
+        self.positions.clear();
+        self.positions.extend(batch.documents.iter().flat_map(|&len| 0..len));
+        self.logprobs.clear();
+        self.logprobs.resize(batch.tokens.len(), 0.0);
+        Ok(())
+    }
+}
+
+fn forward<'a>(
+    step: &mut Step<'_>,
+    space: &mut Workspace,
+    config: &ModelConfig,
+    tokens: &[u32],
+    layer: impl Fn(usize) -> Layer<'a>,
+) {
+    let (hidden, scale, isa) = (config.hidden_size, config.embedding_scale, step.compute.isa);
+    let weights = step.weights;
+    let x_th = space.x_th.first_mut(tokens.len() * hidden);
+    step.compute.rows(x_th, hidden, |row, x_h| {
+        weights.embedding(tokens[row], x_h);
+        if scale != 1.0 {
+            activation::scale(isa, x_h, scale);
+        }
+    });
+    for index in 0..config.layers.len() {
+        layer(index).attention_forward(step, space);
+        layer(index).mlp_forward(step, space);
+    }
+}
+
+/// Adds each token's gradient to its row of the embedding, in the order of the tokens.
+fn embedding_backward(step: &mut Step<'_>, config: &ModelConfig, tokens: &[u32], d_x_th: &[f32]) {
+    let role = Parameter::Base(TensorRole::TokenEmbedding);
+    let Some(range) = step.weights.table.range(role) else { return };
+    let (hidden, scale) = (config.hidden_size, config.embedding_scale);
+    let d_table = &mut step.gradients[range];
+    for (&token, d_x_h) in tokens.iter().zip(d_x_th.chunks_exact(hidden)) {
+        let d_row = &mut d_table[token as usize * hidden..][..hidden];
+        d_row.iter_mut().zip(d_x_h).for_each(|(sum, d_x)| *sum += scale * d_x);
+    }
+}
