@@ -10,8 +10,10 @@
 
 pub mod activation;
 pub mod attention;
+pub mod backward;
 pub mod bench;
 pub mod block;
+pub mod convert;
 pub mod dequantize;
 pub mod isa;
 pub mod kv;

@@ -51,27 +51,53 @@ impl RopeTable {
     /// # Panics
     /// When the position is not in the table, or `heads` is not a whole number of heads.
     pub fn apply(&self, isa: crate::Isa, heads: &mut [f32], position: usize) {
+        turn(isa, heads, self.row(position, heads));
+    }
+
+    /// The gradient of [`RopeTable::apply`], in place: d_heads goes through the transposed map,
+    /// turned back and (for YaRN) scaled by the same factor, not its inverse.
+    ///
+    /// # Panics
+    /// As [`RopeTable::apply`].
+    pub fn apply_inverse(&self, isa: crate::Isa, d_heads: &mut [f32], position: usize) {
+        turn_back(isa, d_heads, self.row(position, d_heads));
+    }
+
+    /// Cosines and sines of a position, after a look at the heads that they are for.
+    fn row(&self, position: usize, heads: &[f32]) -> &[f32] {
         let head_dim = self.head_dim();
         assert!(position < self.num_positions(), "position {position} is not in the rope table");
         assert!(heads.len().is_multiple_of(head_dim), "{} values in heads", heads.len());
-        let row = &self.rows[position * head_dim..(position + 1) * head_dim];
-        turn(isa, heads, row);
+        &self.rows[position * head_dim..(position + 1) * head_dim]
     }
 }
 
 simd_fns! {
     fn turn(heads: &mut [f32], row: &[f32]) = turn_kernel;
+    fn turn_back(heads: &mut [f32], row: &[f32]) = turn_back_kernel;
 }
 
-/// `(a, b)` becomes `(a cos - b sin, b cos + a sin)`, each with one product rounded first.
 #[inline(always)]
 fn turn_kernel<S: Simd>(simd: S, heads: &mut [f32], row: &[f32]) {
+    turn_pairs::<S, false>(simd, heads, row);
+}
+
+#[inline(always)]
+fn turn_back_kernel<S: Simd>(simd: S, heads: &mut [f32], row: &[f32]) {
+    turn_pairs::<S, true>(simd, heads, row);
+}
+
+/// `(a, b)` becomes `(a cos - b sin, b cos + a sin)`, each with one product rounded first;
+/// backwards the same happens to `(b, a)`.
+#[inline(always)]
+fn turn_pairs<S: Simd, const BACK: bool>(simd: S, heads: &mut [f32], row: &[f32]) {
     let (cos, sin) = row.split_at(row.len() / 2);
     let (cos_chunks, cos_rest) = cos.as_chunks::<LANES>();
     let (sin_chunks, sin_rest) = sin.as_chunks::<LANES>();
     let zero = simd.splat(0.0);
     for head in heads.chunks_exact_mut(row.len()) {
-        let (a, b) = head.split_at_mut(row.len() / 2);
+        let (first, second) = head.split_at_mut(row.len() / 2);
+        let (a, b) = if BACK { (second, first) } else { (first, second) };
         let (a_chunks, a_rest) = a.as_chunks_mut::<LANES>();
         let (b_chunks, b_rest) = b.as_chunks_mut::<LANES>();
         for (((a, b), cos), sin) in
@@ -131,6 +157,44 @@ mod tests {
                         let mut out = x.clone();
                         table.apply(isa, &mut out, position);
                         assert_same_bits(&out, &portable);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradient_is_the_transposed_map_on_every_path() {
+        for head_dim in [2, 18, 32, 64, 80, 128, 256] {
+            for factor in [1.0, 1.25] {
+                let mut table = table(head_dim, factor);
+                table.grow(100);
+                for position in [0, 1, 99] {
+                    let (x, d_out) = (values(2 * head_dim, 1, 2.0), values(2 * head_dim, 2, 2.0));
+                    let mut portable = d_out.clone();
+                    table.apply_inverse(Isa::Portable, &mut portable, position);
+                    // Column i of the map is what it makes of the i-th unit vector.
+                    let expected: Vec<f64> = (0..2 * head_dim)
+                        .map(|index| {
+                            let mut unit = vec![0.0; 2 * head_dim];
+                            unit[index] = 1.0;
+                            table.apply(Isa::Portable, &mut unit, position);
+                            let products = unit.iter().zip(&d_out);
+                            products.map(|(u, d)| f64::from(*u) * f64::from(*d)).sum()
+                        })
+                        .collect();
+                    assert_close(&portable, &expected, 1e-6);
+                    for isa in Isa::available() {
+                        let mut out = d_out.clone();
+                        table.apply_inverse(isa, &mut out, position);
+                        assert_same_bits(&out, &portable);
+                        // There and back, the factor is met twice.
+                        let mut out = x.clone();
+                        table.apply(isa, &mut out, position);
+                        table.apply_inverse(isa, &mut out, position);
+                        let scaled: Vec<f64> =
+                            x.iter().map(|x| f64::from(*x) * f64::from(factor).powi(2)).collect();
+                        assert_close(&out, &scaled, 1e-6);
                     }
                 }
             }

@@ -85,7 +85,7 @@ pub fn top_k(
 }
 
 #[inline(always)]
-fn max_kernel<S: Simd>(simd: S, values: &[f32]) -> f32 {
+pub(crate) fn max_kernel<S: Simd>(simd: S, values: &[f32]) -> f32 {
     let mut maxima = [simd.splat(f32::NEG_INFINITY); 4];
     let (groups, rest) = values.as_chunks::<{ 4 * LANES }>();
     for group in groups {

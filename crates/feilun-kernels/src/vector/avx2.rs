@@ -66,6 +66,29 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16, value: Self::F) {
+        unsafe {
+            let bits = both!(_mm256_castps_si256; value);
+            let kept = both!(_mm256_srli_epi32::<16>; bits);
+            let one = [_mm256_set1_epi32(1); 2];
+            let odd = both!(_mm256_and_si256; kept, one);
+            let below_half = [_mm256_set1_epi32(0x7fff); 2];
+            let up = both!(_mm256_add_epi32; odd, below_half);
+            let sum = both!(_mm256_add_epi32; bits, up);
+            let rounded = both!(_mm256_srli_epi32::<16>; sum);
+            let is_nan = both!(_mm256_cmp_ps::<_CMP_UNORD_Q>; value, value);
+            let is_nan = both!(_mm256_castps_si256; is_nan);
+            let quiet = [_mm256_set1_epi32(0x40); 2];
+            let quieted = both!(_mm256_or_si256; kept, quiet);
+            let halves = both!(_mm256_blendv_epi8; rounded, quieted, is_nan);
+            // Packs within 128-bit halves; the permutation puts the quarters in order.
+            let packed = _mm256_packus_epi32(halves[0], halves[1]);
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+            _mm256_storeu_si256(to.cast(), packed);
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, from: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
     }
@@ -88,6 +111,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn div(self, a: Self::F, b: Self::F) -> Self::F {
         both!(_mm256_div_ps; a, b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        both!(_mm256_sqrt_ps; a)
     }
 
     #[inline(always)]

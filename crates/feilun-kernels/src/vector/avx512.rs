@@ -51,6 +51,22 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16, value: __m512) {
+        // Not `vcvtneps2bf16`, which makes subnormal numbers zero.
+        unsafe {
+            let bits = _mm512_castps_si512(value);
+            let kept = _mm512_srli_epi32::<16>(bits);
+            let odd = _mm512_and_si512(kept, _mm512_set1_epi32(1));
+            let up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+            let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, up));
+            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
+            let quiet = _mm512_set1_epi32(0x40);
+            let halves = _mm512_mask_or_epi32(rounded, is_nan, kept, quiet);
+            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(halves));
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, from: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
     }
@@ -73,6 +89,11 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn div(self, a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: __m512) -> __m512 {
+        unsafe { _mm512_sqrt_ps(a) }
     }
 
     #[inline(always)]

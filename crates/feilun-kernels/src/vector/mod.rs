@@ -114,6 +114,11 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// Sixteen `u16` are readable.
     unsafe fn load_bf16(self, from: *const u16) -> Self::F;
+    /// Rounds to the nearest bf16, ties to even. NaN stays NaN, quiet, with the upper bits of its
+    /// payload; subnormal numbers are kept.
+    /// # Safety
+    /// Sixteen `u16` are writable.
+    unsafe fn store_bf16(self, to: *mut u16, value: Self::F);
 
     /// Asks for the cache line at an address, which may be any.
     fn prefetch(self, from: *const u8);
@@ -122,6 +127,7 @@ pub(crate) trait Simd: Copy {
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sqrt(self, a: Self::F) -> Self::F;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `if a > b { a } else { b }`: a NaN in `b` survives.
@@ -202,6 +208,14 @@ pub(crate) fn load_partial<S: Simd>(simd: S, values: &[f32], fill: f32) -> S::F 
     let mut lanes = [fill; LANES];
     lanes[..values.len()].copy_from_slice(values);
     simd.load_array(&lanes)
+}
+
+/// Writes the first lanes of `value` to `to` (at most sixteen).
+#[inline(always)]
+pub(crate) fn store_partial<S: Simd>(simd: S, to: &mut [f32], value: S::F) {
+    let mut lanes = [0.0; LANES];
+    simd.store_array(&mut lanes, value);
+    to.copy_from_slice(&lanes[..to.len()]);
 }
 
 /// Sixteen values from `index * 16` on, zeros after the end.

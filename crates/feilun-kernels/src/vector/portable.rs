@@ -42,6 +42,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16, value: Self::F) {
+        let halves = from_fn(|lane| half::bf16::from_f32(value[lane]).to_bits());
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u16; LANES]>().write_unaligned(halves) };
+    }
+
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 
     #[inline(always)]
@@ -62,6 +69,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn div(self, a: Self::F, b: Self::F) -> Self::F {
         from_fn(|lane| a[lane] / b[lane])
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        from_fn(|lane| a[lane].sqrt())
     }
 
     #[inline(always)]
