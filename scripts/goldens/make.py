@@ -25,6 +25,13 @@ def fixtures() -> None:
     tiny_models.make()
 
 
+def gradients() -> None:
+    """gradients of the tiny models and of their adapters -> feilun-model"""
+    import gradients
+
+    gradients.make()
+
+
 def tokenizers() -> None:
     """token ids of the torture set for both real models -> feilun-text"""
     import tokenizer_goldens
@@ -39,7 +46,10 @@ def templates() -> None:
     template_goldens.make()
 
 
-PARTS = {part.__name__: part for part in [dequant, models, fixtures, tokenizers, templates]}
+PARTS = {
+    part.__name__: part
+    for part in [dequant, models, fixtures, gradients, tokenizers, templates]
+}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KERNEL_GOLDENS = ROOT / "crates/feilun-kernels/tests/goldens"
 MODEL_GOLDENS = ROOT / "crates/feilun-model/tests/goldens"
 MODEL_FIXTURES = ROOT / "crates/feilun-model/tests/fixtures"
+GRADIENTS = ROOT / "crates/feilun-model/tests/goldens/gradients"
 TEXT_GOLDENS = ROOT / "crates/feilun-text/tests/goldens"
 
 #: Golden name -> file name in the folder that FEILUN_TEST_MODELS names.

@@ -28,7 +28,9 @@ PROMPT_TRIES = 500
 #: A switch that moves no log-probability by this much would not be tested by the goldens.
 EFFECT_MIN = 0.1
 
-ADAPTER_BASE = "llama"
+#: The models that get an adapter too.
+ADAPTER_BASES = ["llama", "gemma3"]
+
 ADAPTER_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -42,7 +44,8 @@ def make() -> None:
         model = read_model(folder)
         reference = write_goldens(folder, model, name)
         check_switches(folder, tiny, reference)
-    write_adapter(places.MODEL_FIXTURES / f"{ADAPTER_BASE}-lora")
+    for base in ADAPTER_BASES:
+        write_adapter(base)
 
 
 def generator(name: str) -> torch.Generator:
@@ -131,28 +134,28 @@ def check_effect(folder: Path, label: str, model, reference: dict) -> None:
     assert effect >= EFFECT_MIN, f"{folder.name}: the goldens would not notice {label}"
 
 
-def write_adapter(folder: Path) -> None:
-    """A LoRA adapter on every linear layer of the tiny Llama, in PEFT's layout."""
+def write_adapter(base: str) -> None:
+    """A LoRA adapter on every linear layer of a tiny model, in PEFT's layout."""
+    folder = places.MODEL_FIXTURES / f"{base}-lora"
     folder.mkdir(parents=True)
-    base = read_model(places.MODEL_FIXTURES / ADAPTER_BASE)
     config = peft.LoraConfig(
         r=4, lora_alpha=8, lora_dropout=0.0, target_modules=ADAPTER_TARGETS, task_type="CAUSAL_LM"
     )
-    model = peft.get_peft_model(base, config)
+    model = peft.get_peft_model(read_model(places.MODEL_FIXTURES / base), config)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             noise = torch.randn(parameter.shape, generator=generator(f"{folder.name}/{name}"))
             parameter.copy_(noise * 0.2)
     model.save_pretrained(folder)
     (folder / "README.md").unlink()
-    forget_paths(folder / "adapter_config.json")
+    forget_paths(folder / "adapter_config.json", base)
     reference = write_goldens(folder, model, folder.name)
-    check_effect(folder, "adapter", read_model(places.MODEL_FIXTURES / ADAPTER_BASE), reference)
+    check_effect(folder, "adapter", read_model(places.MODEL_FIXTURES / base), reference)
 
 
-def forget_paths(config_file: Path) -> None:
+def forget_paths(config_file: Path, base: str) -> None:
     """PEFT notes where the base model lay on this machine."""
     config = json.loads(config_file.read_text())
-    config["base_model_name_or_path"] = ADAPTER_BASE
+    config["base_model_name_or_path"] = base
     config["target_modules"] = sorted(config["target_modules"])
     config_file.write_text(json.dumps(config, indent=2) + "\n")

@@ -80,14 +80,25 @@ fn gemma3_with_linear_scaling_of_its_global_layers() {
     check("gemma3-linear");
 }
 
-#[test]
-fn a_lora_adapter_changes_its_base_as_peft_says() {
-    let mut session = session(&fixture("llama"), Numerics::F32, KvKind::F32);
-    let folder = fixture("llama-lora");
+#[track_caller]
+fn check_adapter(base: &str) {
+    let mut session = session(&fixture(base), Numerics::F32, KvKind::F32);
+    let name = format!("{base}-lora");
+    let folder = fixture(&name);
     let adapter = Adapter::open(&folder, session.config()).unwrap();
     let goldens = Goldens::read(&folder.join("goldens.json"));
-    check_f32("llama-lora", &mut session, &goldens, Some(&adapter));
+    check_f32(&name, &mut session, &goldens, Some(&adapter));
     // The adapter belongs to a segment and leaves nothing behind.
-    let base = Goldens::read(&fixture("llama").join("goldens.json"));
-    check_f32("llama", &mut session, &base, None);
+    let goldens = Goldens::read(&fixture(base).join("goldens.json"));
+    check_f32(base, &mut session, &goldens, None);
+}
+
+#[test]
+fn a_lora_adapter_changes_a_llama_as_peft_says() {
+    check_adapter("llama");
+}
+
+#[test]
+fn a_lora_adapter_changes_a_gemma3_as_peft_says() {
+    check_adapter("gemma3");
 }
