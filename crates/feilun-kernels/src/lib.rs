@@ -16,6 +16,7 @@ pub mod block;
 pub mod convert;
 pub mod dequantize;
 pub mod isa;
+pub mod kernel_table;
 pub mod kv;
 pub mod machine;
 pub mod matmul;
@@ -33,6 +34,7 @@ mod vector;
 
 pub use block::BlockType;
 pub use isa::Isa;
+pub use kernel_table::{KernelTable, RowClass};
 pub use memory::AlignedBytes;
 pub use pack::PackedMatrix;
 pub use pool::Pool;

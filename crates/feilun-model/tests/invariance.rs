@@ -35,7 +35,7 @@ fn model(name: &str) -> Arc<Model> {
 
 fn session(model: &Arc<Model>, isa: Isa, threads: usize) -> Session {
     let options = SessionOptions {
-        isa,
+        kernels: isa.into(),
         numerics: Numerics::Native,
         max_rows: 256,
         max_logit_rows: 32,

@@ -5,6 +5,7 @@
 //! DATA/models/NAME/...             its files
 //! DATA/models/.partial/NAME/       a pull on its way, resumable
 //! DATA/models/.partial/NAME.lock   held by the pull that works on it
+//! DATA/kernels.json                the fastest kernels of this machine, measured at first start
 //! ```
 
 use std::fs;
@@ -25,6 +26,10 @@ impl DataDir {
 
     pub(crate) fn path(&self) -> &Path {
         &self.0
+    }
+
+    pub(crate) fn kernels(&self) -> PathBuf {
+        self.0.join("kernels.json")
     }
 
     pub(crate) fn models(&self) -> PathBuf {

@@ -126,7 +126,7 @@ impl OpenModel {
         let mut pool = Pool::new(args.threads(session)?)?;
         let model = Arc::new(Model::load(&self.files, &mut pool)?);
         let options = SessionOptions {
-            isa: machine::isa(&session.environment)?,
+            kernels: machine::kernels(session, &mut pool)?,
             numerics: match args.numerics {
                 NumericsArg::Native => Numerics::Native,
                 NumericsArg::F32 => Numerics::F32,

@@ -2,11 +2,12 @@
 
 use std::num::NonZero;
 
-use feilun_kernels::{Isa, self_test};
+use feilun_kernels::{Isa, KernelTable, Pool, self_test};
 
+use crate::commands::Session;
 use crate::environment::Environment;
 use crate::failure::{Failure, Outcome};
-use crate::output;
+use crate::{kernel_choice, output};
 
 /// The instruction path: `FEILUN_ISA`, or the fastest that passes its self-test.
 pub(crate) fn isa(environment: &Environment) -> Outcome<Isa> {
@@ -29,6 +30,25 @@ pub(crate) fn isa(environment: &Environment) -> Outcome<Isa> {
     let available = names(&Isa::available());
     Err(Failure::usage(format!("FEILUN_ISA is `{name}`, which this machine cannot run"))
         .hint(format!("it can run {available}")))
+}
+
+/// The instruction path of each kernel: the one that `FEILUN_ISA` says for all of them, or the
+/// fastest ones, measured on the first start and kept in the data directory.
+pub(crate) fn kernels(session: &Session, pool: &mut Pool) -> Outcome<KernelTable> {
+    let isa = isa(&session.environment)?;
+    if session.environment.isa.is_some() {
+        return Ok(isa.into());
+    }
+    let key = kernel_choice::Key::new(processor(), isa);
+    let measure = || KernelTable::measure(pool, isa);
+    Ok(kernel_choice::load_or_measure(&session.data.kernels(), key, isa, measure))
+}
+
+/// The processor's name.
+pub(crate) fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or("unknown", |(_, name)| name.trim()).to_owned()
 }
 
 /// Threads to compute with: `FEILUN_THREADS`, or as many as this process may use at once, which

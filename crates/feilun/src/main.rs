@@ -10,6 +10,7 @@ mod environment;
 mod failure;
 mod generation;
 mod interrupt;
+mod kernel_choice;
 mod machine;
 mod manifest;
 mod model_name;

@@ -32,7 +32,7 @@ pub use bf16::multiply_bf16;
 
 use crate::pack::{PANEL_ROWS, SendPointer, is_quantized};
 use crate::rows::{QuantTile, RowForms, RowTiles, TILE_ROWS, Tile, tile};
-use crate::{Isa, PackedMatrix, Pool};
+use crate::{Isa, KernelTable, PackedMatrix, Pool};
 
 /// How quantized weights are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,13 +80,24 @@ pub type Gate = fn(Isa, &[f32], &[f32], &mut [f32]);
 /// A tile's results: `[row][lane]`.
 type Sums = [[f32; PANEL_ROWS]; TILE_ROWS];
 
-/// Multiplies all rows with each job's weights, in one parallel step.
+/// Multiplies all rows with each job's weights, in one parallel step, each on the path that
+/// `kernels` names (an [`Isa`] names itself).
 ///
 /// # Panics
 /// When widths or lengths do not fit, or the rows lack the form that the weights take.
 pub fn multiply(
     pool: &mut Pool,
-    isa: Isa,
+    kernels: impl Into<KernelTable>,
+    numerics: Numerics,
+    rows: &RowTiles,
+    jobs: &mut [Job<'_>],
+) {
+    multiply_jobs(pool, &kernels.into(), numerics, rows, jobs);
+}
+
+fn multiply_jobs(
+    pool: &mut Pool,
+    kernels: &KernelTable,
     numerics: Numerics,
     rows: &RowTiles,
     jobs: &mut [Job<'_>],
@@ -116,7 +127,7 @@ pub fn multiply(
             let panels = first..job.weights.num_panels().min(first + count);
             index += panels.len();
             panel_tiles(
-                isa,
+                kernels,
                 numerics,
                 rows,
                 job.weights,
@@ -146,7 +157,7 @@ pub fn multiply(
 #[expect(clippy::too_many_arguments, reason = "they are the operation")]
 pub fn multiply_gated(
     pool: &mut Pool,
-    isa: Isa,
+    kernels: impl Into<KernelTable>,
     numerics: Numerics,
     rows: &RowTiles,
     gate: &PackedMatrix,
@@ -154,6 +165,8 @@ pub fn multiply_gated(
     activation: Gate,
     out: &mut [f32],
 ) {
+    let kernels = &kernels.into();
+    let isa = kernels.isa();
     check(rows, gate, out.len());
     check(rows, up, out.len());
     let target = SendPointer(out.as_mut_ptr());
@@ -163,7 +176,7 @@ pub fn multiply_gated(
             let panels = first..range.end.min(first + PANELS_AT_ONCE);
             gates.clear();
             panel_tiles(
-                isa,
+                kernels,
                 numerics,
                 rows,
                 gate,
@@ -174,21 +187,34 @@ pub fn multiply_gated(
                 },
             );
             let mut gates = gates.iter();
-            panel_tiles(isa, numerics, rows, up, panels, row_range.clone(), |tile, panel, ups| {
-                let Some(gates) = gates.next() else { return };
-                let lanes = PANEL_ROWS.min(gate.rows() - panel * PANEL_ROWS);
-                let mut gated: Sums = [[0.0; PANEL_ROWS]; TILE_ROWS];
-                let gated = &mut gated[..tile.used];
-                let (gates, ups) = (&gates[..tile.used], &ups[..tile.used]);
-                activation(isa, gates.as_flattened(), ups.as_flattened(), gated.as_flattened_mut());
-                for (r, gated) in gated.iter().enumerate() {
-                    let at = (tile.row + r) * gate.rows() + panel * PANEL_ROWS;
-                    // SAFETY: as in `multiply`.
-                    let out =
-                        unsafe { std::slice::from_raw_parts_mut(target.get().add(at), lanes) };
-                    store(out, gated);
-                }
-            });
+            panel_tiles(
+                kernels,
+                numerics,
+                rows,
+                up,
+                panels,
+                row_range.clone(),
+                |tile, panel, ups| {
+                    let Some(gates) = gates.next() else { return };
+                    let lanes = PANEL_ROWS.min(gate.rows() - panel * PANEL_ROWS);
+                    let mut gated: Sums = [[0.0; PANEL_ROWS]; TILE_ROWS];
+                    let gated = &mut gated[..tile.used];
+                    let (gates, ups) = (&gates[..tile.used], &ups[..tile.used]);
+                    activation(
+                        isa,
+                        gates.as_flattened(),
+                        ups.as_flattened(),
+                        gated.as_flattened_mut(),
+                    );
+                    for (r, gated) in gated.iter().enumerate() {
+                        let at = (tile.row + r) * gate.rows() + panel * PANEL_ROWS;
+                        // SAFETY: as in `multiply`.
+                        let out =
+                            unsafe { std::slice::from_raw_parts_mut(target.get().add(at), lanes) };
+                        store(out, gated);
+                    }
+                },
+            );
         }
         GATE_SCRATCH.set(gates);
     });
@@ -266,7 +292,7 @@ const PANELS_AT_ONCE: usize = 4;
 /// Computes the tiles of some rows (whose start is a multiple of 16) for a few panels, tile
 /// after tile; `done(tile, panel, sums)`.
 fn panel_tiles(
-    isa: Isa,
+    kernels: &KernelTable,
     numerics: Numerics,
     rows: &RowTiles,
     weights: &PackedMatrix,
@@ -275,6 +301,7 @@ fn panel_tiles(
     mut done: impl FnMut(Tile, usize, &Sums),
 ) {
     debug_assert!(panels.len() <= PANELS_AT_ONCE);
+    let isa = kernels.path(weights.block_type(), rows.num_rows);
     let mut sums: [Sums; PANELS_AT_ONCE] = [[[0.0; PANEL_ROWS]; TILE_ROWS]; PANELS_AT_ONCE];
     let tile_range = row_range.start / TILE_ROWS..row_range.end.div_ceil(TILE_ROWS);
     if numerics.forms(weights).quantized {
@@ -324,7 +351,14 @@ fn panel_tiles(
                 } else {
                     FloatPanel::of(weights, panel)
                 };
-                float_tile(isa, weights_panel, weights.cols(), x, tile.height, &mut sums[0]);
+                float_tile(
+                    kernels.isa(),
+                    weights_panel,
+                    weights.cols(),
+                    x,
+                    tile.height,
+                    &mut sums[0],
+                );
                 done(tile, panel, &sums[0]);
             }
         }
@@ -531,6 +565,48 @@ mod tests {
                         assert!(same, "{} {n}x{k}, {num_rows} rows, {isa:?}", case.block_type);
                     }
                 }
+            }
+        }
+    }
+
+    /// Each job takes a path of its own, and none of them changes a bit.
+    #[test]
+    fn a_table_of_mixed_paths_changes_nothing() {
+        let paths = matmul_paths();
+        let best = paths[paths.len() - 1];
+        for num_rows in [1, 2, 3, 7, 16, 40] {
+            for shift in 0..paths.len() {
+                let mut table = KernelTable::from(best);
+                for (index, (block_type, rows, _)) in KernelTable::from(best).choices().enumerate()
+                {
+                    assert!(table.choose(block_type, rows, paths[(index + shift) % paths.len()]));
+                }
+                let types = [BlockType::Q4_1, BlockType::Q6K, BlockType::Q8_0, BlockType::F16];
+                let cases = types.map(|ty| Case::new(ty, 40, 512, num_rows));
+                let x = &cases[0].x;
+                let mut pool = Pool::new(2).unwrap();
+                let mut rows = RowTiles::new(num_rows, 512).unwrap();
+                let forms = RowForms { quantized: true, float: true };
+                rows.fill(&mut pool, best, forms, num_rows, 512, |i, out| {
+                    out.copy_from_slice(&x[i * 512..][..512]);
+                });
+                let mut run = |kernels: KernelTable| {
+                    let mut outs = [0; 4].map(|_| vec![0.0; num_rows * 40]);
+                    let mut jobs: Vec<Job<'_>> = cases
+                        .iter()
+                        .zip(&mut outs)
+                        .map(|(case, out)| Job {
+                            weights: &case.weights,
+                            bias: None,
+                            epilogue: Epilogue::Store,
+                            out,
+                        })
+                        .collect();
+                    multiply(&mut pool, kernels, Numerics::Native, &rows, &mut jobs);
+                    outs.map(|out| out.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+                };
+                let expected = run(Isa::Portable.into());
+                assert!(run(table) == expected, "{num_rows} rows, {shift}");
             }
         }
     }

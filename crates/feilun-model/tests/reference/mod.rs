@@ -46,7 +46,7 @@ pub(crate) fn session(path: &Path, numerics: Numerics, kv_kind: KvKind) -> Sessi
     let options = SessionOptions {
         numerics,
         kv_kind,
-        isa: Isa::best(),
+        kernels: Isa::best().into(),
         max_rows: 128,
         max_logit_rows: 128,
         num_blocks: 64,

@@ -113,14 +113,14 @@ fn infer(args: &InferArgs, session: &Session) -> Outcome {
     if test.timed_tokens() == 0 {
         return Err(Failure::usage("there is nothing to measure: no prompt, nothing to generate"));
     }
-    let isa = machine::isa(&session.environment)?;
     let num_threads = threads(args.threads, session)?;
     let path = resolve::find(session, args.model.as_deref())?.path;
     let files = ModelFiles::open(&path)?;
     let mut pool = Pool::new(num_threads)?;
     let model = Arc::new(Model::load(&files, &mut pool)?);
     let mut options = SessionOptions::new(files.config());
-    options.isa = isa;
+    options.kernels = machine::kernels(session, &mut pool)?;
+    let isa = options.kernels.isa();
     options.num_blocks = test.num_blocks();
     options.max_rows = options.max_rows.max(test.sequences);
     options.max_logit_rows = options.max_logit_rows.max(test.sequences);

@@ -5,13 +5,13 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use feilun_kernels::Isa;
 use feilun_kernels::machine::measure_memory_bandwidth;
+use feilun_kernels::{Isa, Pool};
 use serde::Serialize;
 
 use crate::commands::Session;
 use crate::failure::{Failure, Outcome};
-use crate::{machine, output, stored_model};
+use crate::{kernel_choice, machine, output, stored_model};
 
 /// Check this machine: what it has, what will be used, what is wrong
 ///
@@ -70,10 +70,11 @@ const BANDWIDTH_SECONDS: f64 = 0.3;
 const BANDWIDTH_BYTES_PER_THREAD: u64 = 256 << 20;
 
 pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
-    let checks: [fn(&Session) -> Finding; 10] = [
+    let checks: [fn(&Session) -> Finding; 11] = [
         processor,
         instructions,
         threads,
+        kernels,
         memory,
         bandwidth,
         huge_pages,
@@ -116,10 +117,7 @@ fn print(finding: &Finding) -> Outcome {
 }
 
 fn processor(_: &Session) -> Finding {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let name = model.map_or("unknown", |(_, name)| name.trim());
-    Finding::ok("processor", format!("{name} ({})", std::env::consts::ARCH))
+    Finding::ok("processor", format!("{} ({})", machine::processor(), std::env::consts::ARCH))
 }
 
 fn instructions(session: &Session) -> Finding {
@@ -173,6 +171,23 @@ fn threads(session: &Session) -> Finding {
             "more threads than processors wait for each other: lower FEILUN_THREADS",
         ),
         Ok(used) => Finding::ok(CHECK, found(used)),
+    }
+}
+
+fn kernels(session: &Session) -> Finding {
+    const CHECK: &str = "kernels";
+    let kernels = || {
+        let mut pool = Pool::new(machine::threads(&session.environment)?)?;
+        machine::kernels(session, &mut pool)
+    };
+    match kernels() {
+        Ok(table) => Finding::ok(CHECK, kernel_choice::describe(&table)),
+        // A wrong setting has failed a check of its own.
+        Err(failure) => Finding::warn(
+            CHECK,
+            format!("not chosen: {failure}"),
+            "correct or unset FEILUN_ISA and FEILUN_THREADS",
+        ),
     }
 }
 
