@@ -1,10 +1,12 @@
 //! `x += output(attend(rope(norm_q(q(h))), rope(norm_k(k(h))), v(h)))` with `h = norm(x)`, and
 //! its gradient.
 
-use feilun_kernels::attention::packed;
+use feilun_kernels::attention::packed::{self, Found, HeadGradients, Heads, PackedShape};
 use feilun_kernels::gemm::Write;
+use feilun_kernels::memory::OutOfMemory;
 use feilun_kernels::rope::RopeTable;
 
+use super::compute::Compute;
 use super::linear::{Step, rows};
 use super::workspace::Workspace;
 use crate::{LayerTensor, ModelConfig, TensorRole};
@@ -26,9 +28,8 @@ impl Layer<'_> {
         TensorRole::Layer(self.index, tensor)
     }
 
-    fn shape(&self) -> packed::Shape<'_> {
-        packed::Shape {
-            documents: self.documents,
+    fn shape(&self) -> PackedShape {
+        PackedShape {
             num_heads: self.config.num_heads,
             num_kv_heads: self.config.num_kv_heads,
             head_dim: self.config.head_dim,
@@ -61,7 +62,11 @@ impl Layer<'_> {
         });
     }
 
-    pub(super) fn attention_forward(&self, step: &mut Step<'_>, space: &mut Workspace) {
+    pub(super) fn attention_forward(
+        &self,
+        step: &mut Step<'_>,
+        space: &mut Workspace,
+    ) -> Result<(), OutOfMemory> {
         let (config, t) = (self.config, self.positions.len());
         let (h, q, k) = (t * config.hidden_size, t * config.q_size(), t * config.kv_size());
         let saved = &mut space.layers[self.index];
@@ -84,10 +89,11 @@ impl Layer<'_> {
 
         let attended_tq = space.attended_tq.first_mut(q);
         let lse = saved.lse.first_mut(t * config.num_heads);
-        let compute = &mut *step.compute;
+        let Compute { pool, isa, attention, .. } = &mut *step.compute;
+        let heads = Heads { q: (&*q_tq).into(), k: (&*k_tk).into(), v: saved.v_tk.heads() };
         let shape = self.shape();
-        packed::forward(&mut compute.pool, compute.isa, &shape, q_tq, k_tk, v_tk, attended_tq, lse);
-        saved.attended_tq.save(compute, attended_tq);
+        packed::forward(pool, *isa, &shape, self.documents, heads, attention, attended_tq, lse)?;
+        saved.attended_tq.save(step.compute, attended_tq);
 
         let block_th = space.block_th.first_mut(h);
         let attended = saved.attended_tq.matrix(config.q_size());
@@ -95,10 +101,15 @@ impl Layer<'_> {
         let post_norm = self.role(LayerTensor::PostAttnNorm);
         let saved = saved.blocks_th.as_mut().map(|(attention, _)| attention);
         step.add_block(post_norm, config.norm_eps, saved, block_th, normed_th, x_th);
+        Ok(())
     }
 
     /// Turns `d_x` from the gradient after this block into that before it.
-    pub(super) fn attention_backward(&self, step: &mut Step<'_>, space: &mut Workspace) {
+    pub(super) fn attention_backward(
+        &self,
+        step: &mut Step<'_>,
+        space: &mut Workspace,
+    ) -> Result<(), OutOfMemory> {
         let (config, t) = (self.config, self.positions.len());
         let (h, q, k) = (t * config.hidden_size, t * config.q_size(), t * config.kv_size());
         let saved = &space.layers[self.index];
@@ -120,11 +131,8 @@ impl Layer<'_> {
         step.linear_backward(self.index, LayerTensor::AttnOutput, attended, d_block, d_input);
 
         let (q_tq, k_tk) = (space.q_tq.first_mut(q), space.k_tk.first_mut(k));
-        let (v_tk, attended_tq) = (space.v_tk.first_mut(k), space.attended_tq.first_mut(q));
         saved.q_tq.restore(step.compute, q_tq);
         saved.k_tk.restore(step.compute, k_tk);
-        saved.v_tk.restore(step.compute, v_tk);
-        saved.attended_tq.restore(step.compute, attended_tq);
         if config.qk_norm {
             space.raw_tq.first_mut(q).copy_from_slice(q_tq);
             space.raw_tk.first_mut(k).copy_from_slice(k_tk);
@@ -134,21 +142,20 @@ impl Layer<'_> {
 
         let (d_q_tq, d_k_tk) = (space.d_q_tq.first_mut(q), space.d_k_tk.first_mut(k));
         let d_v_tk = space.d_v_tk.first_mut(k);
-        let compute = &mut *step.compute;
+        let Compute { pool, isa, attention, .. } = &mut *step.compute;
+        let heads = Heads { q: (&*q_tq).into(), k: (&*k_tk).into(), v: saved.v_tk.heads() };
+        let lse = saved.lse.first(t * config.num_heads);
         packed::backward(
-            &mut compute.pool,
-            compute.isa,
+            pool,
+            *isa,
             &self.shape(),
-            packed::Kept {
-                q: q_tq,
-                k: k_tk,
-                v: v_tk,
-                out: attended_tq,
-                lse: saved.lse.first(t * config.num_heads),
-            },
-            d_attended_tq,
-            packed::Gradients { q: d_q_tq, k: d_k_tk, v: d_v_tk },
-        );
+            self.documents,
+            heads,
+            Found { out: saved.attended_tq.heads(), lse },
+            (&*d_attended_tq).into(),
+            attention,
+            HeadGradients { d_q: &mut *d_q_tq, d_k: &mut *d_k_tk, d_v: &mut *d_v_tk },
+        )?;
         self.turn_back(step, d_q_tq);
         self.turn_back(step, d_k_tk);
         let (d_q_tq, d_k_tk) = if config.qk_norm {
@@ -181,5 +188,6 @@ impl Layer<'_> {
             step.linear_backward(self.index, tensor, normed, d_out, d_input);
         }
         step.norm_backward(attn_norm, config.norm_eps, x_th, d_normed_th, d_x_th);
+        Ok(())
     }
 }

@@ -1,11 +1,8 @@
 //! What every step of training computes with: threads, an instruction path, a precision.
 
+use feilun_kernels::attention::packed::PackedScratch;
 use feilun_kernels::gemm::{GemmScratch, Matrix, Output, Precision, Write, gemm};
-use feilun_kernels::{Isa, Pool, norm};
-
-/// Rows whose share of a weight's gradient is summed by one thread, in order; the shares are
-/// then summed in order too, so the number of threads changes nothing.
-const SHARE_ROWS: usize = 64;
+use feilun_kernels::{Isa, Pool, backward, norm};
 
 #[derive(Debug)]
 pub(super) struct Compute {
@@ -13,12 +10,17 @@ pub(super) struct Compute {
     pub(super) isa: Isa,
     pub(super) precision: Precision,
     gemm: GemmScratch,
-    shares: Vec<f32>,
+    pub(super) attention: PackedScratch,
+    parts: Vec<f32>,
+    /// Takes the gradient of a frozen norm's weight.
+    unwanted: Vec<f32>,
 }
 
 impl Compute {
     pub(super) fn new(pool: Pool, isa: Isa, precision: Precision) -> Compute {
-        Compute { pool, isa, precision, gemm: GemmScratch::default(), shares: Vec::new() }
+        let (parts, unwanted) = (Vec::new(), Vec::new());
+        let (gemm, attention) = (GemmScratch::default(), PackedScratch::default());
+        Compute { pool, isa, precision, gemm, attention, parts, unwanted }
     }
 
     /// `out = a b` or `out += a b`.
@@ -56,32 +58,12 @@ impl Compute {
         d_x: &mut [f32],
         d_weight: Option<&mut [f32]>,
     ) {
-        let (isa, width) = (self.isa, weight.len());
-        let share_len = SHARE_ROWS * width;
-        let num_shares = d_x.len().div_ceil(share_len);
-        self.shares.clear();
-        self.shares.resize(num_shares * width, 0.0);
-        let whole = d_x.len() / share_len * share_len;
-        let body = |share: usize, d_x: &mut [f32], d_weight: &mut [f32]| {
-            for (row, d_x) in d_x.chunks_exact_mut(width).enumerate() {
-                let at = share * share_len + row * width;
-                let (x, d_out) = (&x[at..][..width], &d_out[at..][..width]);
-                norm::rms_norm_backward(isa, x, weight, eps, d_out, d_x, d_weight);
-            }
-        };
-        let (d_x, rest) = d_x.split_at_mut(whole);
-        let (shares, rest_share) = self.shares.split_at_mut(whole / SHARE_ROWS);
-        if !d_x.is_empty() {
-            self.pool.for_each_chunk_pair((d_x, share_len), (shares, width), 1, body);
-        }
-        if !rest.is_empty() {
-            body(num_shares - 1, rest, rest_share);
-        }
-        if let Some(d_weight) = d_weight {
-            for share in self.shares.chunks_exact(width) {
-                d_weight.iter_mut().zip(share).for_each(|(sum, share)| *sum += share);
-            }
-        }
+        let Compute { pool, isa, parts, unwanted, .. } = self;
+        let d_weight = d_weight.unwrap_or_else(|| {
+            unwanted.resize(weight.len(), 0.0);
+            unwanted
+        });
+        backward::rms_norm_rows(pool, *isa, x, weight, eps, d_out, d_x, d_weight, parts);
     }
 
     /// Adds to each row the bias.

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use feilun_kernels::backward::{cross_entropy_backward, token_logprob};
+use feilun_kernels::backward::{self, cross_entropy, token_logprob};
 use feilun_kernels::gemm::Write;
 use feilun_kernels::memory::OutOfMemory;
 
@@ -37,7 +37,7 @@ pub(super) struct Head {
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
     row: usize,
-    target: u32,
+    target: usize,
 }
 
 /// The residual stream behind the last layer, and its gradient.
@@ -77,7 +77,7 @@ impl Head {
         let Stream { x_th, d_x_th } = stream;
         self.wanted.clear();
         for (row, target) in targets.enumerate() {
-            let Some(target) = target else { continue };
+            let Some(target) = target.map(|target| target as usize) else { continue };
             let is_wanted = match &coefficients {
                 Coefficients::Known { values, .. } => values[row + 1] != 0.0,
                 Coefficients::Of { learn, .. } => learn[row + 1],
@@ -122,7 +122,9 @@ impl Head {
     ) {
         self.wanted.clear();
         self.wanted.extend(
-            targets.enumerate().filter_map(|(row, target)| Some(Wanted { row, target: target? })),
+            targets
+                .enumerate()
+                .filter_map(|(row, target)| Some(Wanted { row, target: target? as usize })),
         );
         logprobs.fill(0.0);
         for range in self.chunks() {
@@ -169,9 +171,10 @@ impl Head {
         let wanted = &self.wanted[range];
         let mut found = [0.0; MAX_ROWS];
         let found = &mut found[..wanted.len()];
+        let head = backward::Head { softcap: config.logit_softcap, label_smoothing: 0.0 };
         step.compute.pool.for_each_chunk(found, 1, 1, |index, found| {
             let logits = &logits[index * vocab_size..][..vocab_size];
-            found[0] = token_logprob(isa, logits, wanted[index].target, config.logit_softcap);
+            found[0] = token_logprob(isa, logits, wanted[index].target, &head);
         });
         for (wanted, found) in wanted.iter().zip(found) {
             logprobs[wanted.row + 1] = *found;
@@ -193,13 +196,13 @@ impl Head {
         let coefficients = &self.coefficients;
         let mut found = [0.0; MAX_ROWS];
         let found = &mut found[..wanted.len()];
-        let (logits, softcap) = ((logits, vocab_size), config.logit_softcap);
+        let head = backward::Head { softcap: config.logit_softcap, label_smoothing };
+        let logits = (logits, vocab_size);
         let pool = &mut step.compute.pool;
         pool.for_each_chunk_pair(logits, (&mut *found, 1), 1, |index, logits, found| {
             let Wanted { row, target } = wanted[index];
             let coefficient = coefficients[row + 1];
-            found[0] =
-                cross_entropy_backward(isa, logits, target, coefficient, label_smoothing, softcap);
+            found[0] = cross_entropy(isa, logits, target, coefficient, &head);
         });
         for (wanted, found) in wanted.iter().zip(found) {
             logprobs[wanted.row + 1] = *found;

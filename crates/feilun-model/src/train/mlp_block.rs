@@ -187,8 +187,8 @@ fn gated_backward(
     d_up: &mut [f32],
 ) {
     let backward = match activation {
-        Activation::Silu => feilun_kernels::backward::silu_mul_backward,
-        Activation::GeluTanh => feilun_kernels::backward::gelu_tanh_mul_backward,
+        Activation::Silu => feilun_kernels::backward::silu_mul,
+        Activation::GeluTanh => feilun_kernels::backward::gelu_tanh_mul,
     };
     let isa = compute.isa;
     let whole = d_gate.len() / PART * PART;

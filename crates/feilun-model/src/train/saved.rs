@@ -1,8 +1,9 @@
 //! What the forward pass keeps for the backward pass, in the precision of the matrix work.
 
+use feilun_kernels::attention::packed::HeadValues;
 use feilun_kernels::gemm::{Matrix, Precision, Values};
 use feilun_kernels::memory::OutOfMemory;
-use feilun_kernels::{AlignedBytes, backward};
+use feilun_kernels::{AlignedBytes, convert};
 use half::bf16;
 
 use super::compute::Compute;
@@ -36,8 +37,8 @@ impl Saved {
                 let kept: &mut [bf16] = bytemuck::cast_slice_mut(bytes);
                 let whole = values.len() / PART * PART;
                 let round = |values: &mut [f32], kept: &mut [bf16]| {
-                    backward::to_bf16(isa, values, kept);
-                    backward::from_bf16(isa, kept, values);
+                    convert::to_bf16(isa, values, kept);
+                    convert::from_bf16(isa, kept, values);
                 };
                 let (values, rest) = values.split_at_mut(whole);
                 let (kept, rest_kept) = kept.split_at_mut(whole);
@@ -58,9 +59,9 @@ impl Saved {
                 let (whole, rest) = out.split_at_mut(values.len() / PART * PART);
                 let rest_values = &values[whole.len()..];
                 compute.pool.for_each_chunk(whole, PART, 1, |index, out| {
-                    backward::from_bf16(isa, &values[index * PART..][..PART], out);
+                    convert::from_bf16(isa, &values[index * PART..][..PART], out);
                 });
-                backward::from_bf16(isa, rest_values, rest);
+                convert::from_bf16(isa, rest_values, rest);
             }
         }
     }
@@ -68,6 +69,14 @@ impl Saved {
     /// The kept values as rows of `cols` columns.
     pub(super) fn matrix(&self, cols: usize) -> Matrix<'_> {
         Matrix::new(self.values(), self.len / cols, cols)
+    }
+
+    /// The kept values as attention takes them.
+    pub(super) fn heads(&self) -> HeadValues<'_> {
+        match self.values() {
+            Values::F32(values) => HeadValues::F32(values),
+            Values::Bf16(values) => HeadValues::Bf16(values),
+        }
     }
 
     fn values(&self) -> Values<'_> {

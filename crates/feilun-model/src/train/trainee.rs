@@ -17,7 +17,7 @@ use super::workspace::{Plan, Workspace};
 use crate::rope_tables::RopeTables;
 use crate::tensor_names::{Shape, needed};
 use crate::weights::{read_matrix, read_vector};
-use crate::{LayerTensor, LoadError, Model, ModelConfig, ModelFiles, TensorRole};
+use crate::{Adapter, LayerTensor, LoadError, Model, ModelConfig, ModelFiles, TensorRole};
 
 /// What is trained of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +73,24 @@ pub enum TraineeError {
     /// The base cannot be read.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// An adapter of another shape.
+    #[error(
+        "layer {layer}, {tensor:?}: the adapter's rank is {found:?}, expected {expected:?} (None: no \
+         matrix)"
+    )]
+    #[expect(missing_docs, reason = "the message says what its fields are")]
+    Adapter { layer: usize, tensor: LayerTensor, found: Option<usize>, expected: Option<usize> },
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+}
+
+/// Why a step was not computed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The batch does not fit.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
     /// No memory.
     #[error(transparent)]
     Memory(#[from] OutOfMemory),
@@ -185,6 +203,33 @@ impl Trainee {
         })
     }
 
+    /// Takes the values of an adapter.
+    ///
+    /// # Errors
+    /// When it has another shape than the one that is trained.
+    pub fn load_adapter(&mut self, adapter: &Adapter) -> Result<(), TraineeError> {
+        for layer in 0..self.config.layers.len() {
+            for tensor in LoraOptions::ALL_LINEAR {
+                let ours = self.table.get(Parameter::LoraA(layer, tensor)).map(|a| a.shape[0]);
+                let theirs = adapter.matrix(layer, tensor).map(|matrix| matrix.rank);
+                if ours != theirs {
+                    let (found, expected) = (theirs, ours);
+                    return Err(TraineeError::Adapter { layer, tensor, found, expected });
+                }
+                let Some(matrix) = adapter.matrix(layer, tensor) else { continue };
+                for (parameter, from) in [
+                    (Parameter::LoraA(layer, tensor), &matrix.a),
+                    (Parameter::LoraB(layer, tensor), &matrix.b),
+                ] {
+                    if let Some(range) = self.table.range(parameter) {
+                        self.values.as_f32_mut()[range].copy_from_slice(from);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Shape and switches of the model.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -205,6 +250,16 @@ impl Trainee {
         self.gradients.as_f32()
     }
 
+    /// Each parameter with its values.
+    pub(super) fn parameters_mut(&mut self) -> impl Iterator<Item = (&ParameterInfo, &mut [f32])> {
+        let mut rest = self.values.as_f32_mut();
+        self.table.infos().iter().map(move |info| {
+            let (values, others) = std::mem::take(&mut rest).split_at_mut(info.range.len());
+            rest = others;
+            (info, values)
+        })
+    }
+
     /// Values and gradients, for an optimizer, with the threads to run it on.
     pub fn values_and_gradients_mut(&mut self) -> (&mut Pool, Isa, &mut [f32], &mut [f32]) {
         let Trainee { compute, values, gradients, .. } = self;
@@ -216,19 +271,20 @@ impl Trainee {
     /// for those that nobody asked for.
     ///
     /// # Errors
-    /// When the batch does not fit the model or the plan; nothing was computed then.
+    /// When the batch does not fit the model or the plan, nothing was computed; when memory is
+    /// short, gradients may be those of half a batch.
     pub fn accumulate(
         &mut self,
         batch: Batch<'_>,
         coefficients: Coefficients<'_>,
-    ) -> Result<&[f32], BatchError> {
+    ) -> Result<&[f32], StepError> {
         let expected = batch.tokens.len();
         let found = match &coefficients {
             Coefficients::Known { values, .. } => values.len(),
             Coefficients::Of { learn, .. } => learn.len(),
         };
         if found != expected {
-            return Err(BatchError::Coefficients { found, expected });
+            return Err(BatchError::Coefficients { found, expected }.into());
         }
         self.begin(batch)?;
         let Trainee { config, table, compute, lora, space, head, ropes, .. } = self;
@@ -247,7 +303,7 @@ impl Trainee {
             positions: &self.positions,
             documents: batch.documents,
         };
-        forward(&mut step, space, config, batch.tokens, layer);
+        forward(&mut step, space, config, batch.tokens, layer)?;
         let len = batch.tokens.len() * config.hidden_size;
         let stream =
             Stream { x_th: space.x_th.first(len), d_x_th: space.d_x_th.first_mut(len) };
@@ -255,7 +311,7 @@ impl Trainee {
         head.loss(&mut step, config, batch.targets(), coefficients, stream, logprobs);
         for index in (0..config.layers.len()).rev() {
             layer(index).mlp_backward(&mut step, space);
-            layer(index).attention_backward(&mut step, space);
+            layer(index).attention_backward(&mut step, space)?;
         }
         embedding_backward(&mut step, config, batch.tokens, space.d_x_th.first(len));
         Ok(&self.logprobs)
@@ -266,7 +322,7 @@ impl Trainee {
     ///
     /// # Errors
     /// As [`Trainee::accumulate`].
-    pub fn score(&mut self, batch: Batch<'_>) -> Result<&[f32], BatchError> {
+    pub fn score(&mut self, batch: Batch<'_>) -> Result<&[f32], StepError> {
         self.begin(batch)?;
         let Trainee { config, table, compute, lora, space, head, ropes, .. } = self;
         let weights = Weights {
@@ -283,7 +339,7 @@ impl Trainee {
             positions: &self.positions,
             documents: batch.documents,
         };
-        forward(&mut step, space, config, batch.tokens, layer);
+        forward(&mut step, space, config, batch.tokens, layer)?;
         let x_th = space.x_th.first(batch.tokens.len() * config.hidden_size);
         head.score(&mut step, config, batch.targets(), x_th, &mut self.logprobs);
         Ok(&self.logprobs)
@@ -305,7 +361,7 @@ fn forward<'a>(
     config: &ModelConfig,
     tokens: &[u32],
     layer: impl Fn(usize) -> Layer<'a>,
-) {
+) -> Result<(), OutOfMemory> {
     let (hidden, scale, isa) = (config.hidden_size, config.embedding_scale, step.compute.isa);
     let weights = step.weights;
     let x_th = space.x_th.first_mut(tokens.len() * hidden);
@@ -316,9 +372,10 @@ fn forward<'a>(
         }
     });
     for index in 0..config.layers.len() {
-        layer(index).attention_forward(step, space);
+        layer(index).attention_forward(step, space)?;
         layer(index).mlp_forward(step, space);
     }
+    Ok(())
 }
 
 /// Adds each token's gradient to its row of the embedding, in the order of the tokens.
