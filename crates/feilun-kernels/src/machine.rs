@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+#[cfg(target_arch = "x86_64")]
+use crate::matmul::tile_peak;
 use crate::{AlignedBytes, Isa, Pool};
 
 /// Why a measurement could not be made.
@@ -84,9 +86,11 @@ fn sum_streams_portable(words: &[u64]) -> u64 {
 pub struct PeakRates {
     /// f32 fused multiply-add.
     pub f32_fma: f64,
-    /// bf16 dot products into f32 (`vdpbf16ps`), where the machine has them.
+    /// bf16 dot products into f32 (`vdpbf16ps`, or `tdpbf16ps` on the AMX path), where the
+    /// machine has them.
     pub bf16_dot: Option<f64>,
-    /// int8 dot products into i32 (`vpdpbusd`), where the machine has them.
+    /// int8 dot products into i32 (`vpdpbusd`, or `tdpbssd` on the AMX path), where the machine
+    /// has them.
     pub int8_dot: Option<f64>,
 }
 
@@ -103,6 +107,17 @@ pub fn measure_peak_rates(isa: Isa, duration: Duration) -> Option<PeakRates> {
         }
         // SAFETY: the path's features were detected.
         let fma = || unsafe { x86::fma_avx512() };
+        if isa == Isa::Amx {
+            // SAFETY: the path was detected.
+            let bf16 = || unsafe { tile_peak::bf16_products() };
+            // SAFETY: as above.
+            let int8 = || unsafe { tile_peak::int8_products() };
+            return Some(PeakRates {
+                f32_fma: rate(duration, x86::FMA_OPS, fma),
+                bf16_dot: Some(rate(duration, tile_peak::BF16_OPS, bf16)),
+                int8_dot: Some(rate(duration, tile_peak::INT8_OPS, int8)),
+            });
+        }
         // SAFETY: called only where AVX512-BF16 is detected.
         let bf16 = || unsafe { x86::bf16_dot() };
         // SAFETY: the path's features were detected.

@@ -26,6 +26,8 @@ mod bf16;
 mod emulated_tiles;
 mod portable;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod tile_peak;
+#[cfg(target_arch = "x86_64")]
 mod tile_unit;
 
 pub use bf16::multiply_bf16;
