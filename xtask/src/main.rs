@@ -4,11 +4,13 @@
 
 mod arrows;
 mod bench_infer;
+mod bench_train;
 mod ci;
 mod dependencies;
 mod metadata;
 mod models;
 mod peer;
+mod side_by_side;
 mod tests;
 
 use std::process::{Command, ExitCode};
@@ -39,6 +41,7 @@ enum Xtask {
 #[derive(clap::Subcommand)]
 enum Bench {
     Infer(bench_infer::Arguments),
+    Train(bench_train::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Xtask::Ci => ci::run_all(),
         Xtask::Test { args } => tests::run_with_models(&args),
         Xtask::Bench(Bench::Infer(arguments)) => bench_infer::run(&arguments),
+        Xtask::Bench(Bench::Train(arguments)) => bench_train::run(&arguments),
         Xtask::Models => models::fetch().map(|folder| say_to_stdout(&folder.display().to_string())),
     };
     match outcome {

@@ -1,19 +1,17 @@
 //! `cargo xtask bench infer`: our engine and llama.cpp on the same files, in alternation.
-//!
-//! A machine that is shared or warms up changes its speed over minutes, so the two take turns
-//! within each case and medians are compared.
 
 mod report;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde_json::Value;
 
 use crate::peer::{self, Build};
-use crate::{cargo, metadata, models, run as run_command, say, shown};
-use report::{Report, Row, Samples};
+use crate::side_by_side::{self, Row, Samples};
+use crate::{models, say};
+use report::Report;
 
 /// Measure decoding and prompt processing side by side with llama.cpp
 #[derive(clap::Args)]
@@ -78,7 +76,10 @@ const CASES: [Case; 7] = [
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = models::fetch()?;
-    let feilun = if arguments.peer_only { None } else { Some(feilun(arguments)?) };
+    let feilun = match arguments.peer_only {
+        true => None,
+        false => Some(side_by_side::feilun(arguments.feilun.as_deref())?),
+    };
     let builds = peer::set_up()?;
     let mut report = Report::new();
     for model in &arguments.models {
@@ -111,17 +112,6 @@ impl Arguments {
     }
 }
 
-/// The program to measure, from `--feilun` or built now.
-fn feilun(arguments: &Arguments) -> anyhow::Result<PathBuf> {
-    if let Some(program) = &arguments.feilun {
-        return Ok(program.clone());
-    }
-    run_command(&mut cargo(&["build", "--locked", "--release", "--package", "feilun"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| metadata::workspace_root().join("target"), PathBuf::from);
-    Ok(target.join("release").join("feilun"))
-}
-
 /// Ours, each variant of the peer, ours, and so on.
 fn alternate(
     arguments: &Arguments,
@@ -141,7 +131,7 @@ fn alternate(
                 let name = format!("{} {variant}", build.name);
                 match build.measure(model, threads, case, variant) {
                     Ok(speed) => samples.add_peer(&name, speed),
-                    Err(error) => say(&format!("{} {name}: {error:#}", peer::NAME)),
+                    Err(error) => say(&format!("{} {name}: {error:#}", peer::PEER.name)),
                 }
             }
         }
@@ -162,11 +152,5 @@ fn measure_ours(feilun: &Path, model: &Path, threads: usize, case: &Case) -> any
     ] {
         command.args([flag, &number.to_string()]);
     }
-    let output = command.output().with_context(|| format!("cannot start `{}`", shown(&command)))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("`{}` failed ({}): {}", shown(&command), output.status, said.trim());
-    }
-    serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("`{}` printed no JSON", shown(&command)))
+    side_by_side::json_of(&mut command)
 }

@@ -1,89 +1,9 @@
-//! What a comparison found: medians, ratios, and the goals that follow from several rows.
+//! What a comparison found: the rows, and the goals that follow from several of them.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-
-use anyhow::Context as _;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::peer;
-
-/// Speeds of one case in tokens per second, in the order of measurement.
-#[derive(Default)]
-pub(super) struct Samples {
-    ours: Vec<f64>,
-    /// What else our program said in its last run, such as shares of the machine's roofs.
-    details: Map<String, Value>,
-    /// By build and variant.
-    peer: BTreeMap<String, Vec<f64>>,
-}
-
-impl Samples {
-    pub(super) fn add_ours(&mut self, said: Value) -> anyhow::Result<()> {
-        let speed = said["tokens_per_second"].as_f64().context("no `tokens_per_second` in it")?;
-        self.ours.push(speed);
-        if let Value::Object(details) = said {
-            self.details = details;
-        }
-        Ok(())
-    }
-
-    pub(super) fn add_peer(&mut self, name: &str, speed: f64) {
-        self.peer.entry(name.to_owned()).or_default().push(speed);
-    }
-
-    /// The fastest build and variant of the peer, with its speeds.
-    fn best_peer(&self) -> Option<(&str, &[f64])> {
-        self.peer
-            .iter()
-            .map(|(name, speeds)| (name.as_str(), speeds.as_slice()))
-            .max_by(|a, b| median(a.1).total_cmp(&median(b.1)))
-    }
-
-    fn ratio(&self) -> Option<f64> {
-        let (_, peer) = self.best_peer()?;
-        (!self.ours.is_empty()).then(|| median(&self.ours) / median(peer))
-    }
-}
-
-/// One case of one model with one number of threads.
-pub(super) struct Row {
-    pub(super) model: String,
-    pub(super) threads: usize,
-    pub(super) test: &'static str,
-    pub(super) samples: Samples,
-}
-
-impl Row {
-    fn json(&self) -> Value {
-        let mut fields = self.samples.details.clone();
-        fields.insert("model".into(), json!(self.model));
-        fields.insert("threads".into(), json!(self.threads));
-        fields.insert("test".into(), json!(self.test));
-        if !self.samples.ours.is_empty() {
-            fields.insert("tokens_per_second".into(), json!(median(&self.samples.ours)));
-            fields.insert("samples".into(), json!(self.samples.ours));
-        }
-        if let Some((variant, speeds)) = self.samples.best_peer() {
-            fields.insert("peer".into(), json!(peer::NAME));
-            fields.insert("peer_variant".into(), json!(variant));
-            fields.insert("peer_tokens_per_second".into(), json!(median(speeds)));
-            fields.insert("peer_samples".into(), json!(self.samples.peer));
-        }
-        fields.insert("ratio".into(), json!(self.samples.ratio()));
-        Value::Object(fields)
-    }
-
-    fn line(&self) -> String {
-        let ours = Some(self.samples.ours.as_slice()).filter(|speeds| !speeds.is_empty());
-        let best = self.samples.best_peer();
-        let mut line = format!("{:<9}{:>3}  {:<12}", self.model, self.threads, self.test);
-        let _ = write!(line, "{:>16}{:>16}", shown(ours), shown(best.map(|(_, speeds)| speeds)));
-        let ratio = self.samples.ratio().map_or(String::from("-"), |ratio| format!("{ratio:.2}x"));
-        let _ = write!(line, "{ratio:>8}  {}", best.map_or("-", |(name, _)| name));
-        line
-    }
-}
+use crate::side_by_side::{Row, machine, median, table};
 
 /// Everything that was measured.
 pub(super) struct Report {
@@ -97,21 +17,7 @@ impl Report {
 
     /// A table for people.
     pub(super) fn table(&self) -> String {
-        let mut text = format!(
-            "{} ({}) on {}\ntokens per second: median and half the spread\n\n",
-            peer::NAME,
-            peer::VERSION,
-            machine()
-        );
-        let _ = writeln!(
-            text,
-            "{:<9}{:>3}  {:<12}{:>16}{:>16}{:>8}  peer's best",
-            "model", "thr", "test", "feilun", "peer", "ratio"
-        );
-        for row in &self.rows {
-            text.push_str(&row.line());
-            text.push('\n');
-        }
+        let mut text = table(peer::PEER, &self.rows);
         text.push('\n');
         for line in self.derived() {
             text.push_str(&line.to_string());
@@ -123,11 +29,11 @@ impl Report {
     /// One object for machines.
     pub(super) fn json(&self) -> anyhow::Result<String> {
         let derived: Vec<Value> = self.derived().iter().map(Derived::json).collect();
-        let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
+        let rows: Vec<Value> = self.rows.iter().map(|row| row.json(peer::PEER)).collect();
         let report = json!({
             "machine": machine(),
-            "peer": peer::NAME,
-            "peer_version": peer::VERSION,
+            "peer": peer::PEER.name,
+            "peer_version": peer::PEER.version,
             "rows": rows,
             "derived": derived,
         });
@@ -151,7 +57,7 @@ impl Report {
                 model: row.model.clone(),
                 threads: row.threads,
                 what,
-                ours: quotient(&row.samples.ours, &base.samples.ours),
+                ours: quotient(row.samples.ours(), base.samples.ours()),
                 peer: row
                     .samples
                     .best_peer()
@@ -203,68 +109,10 @@ fn quotient(speeds: &[f64], base: &[f64]) -> Option<f64> {
     (!speeds.is_empty() && !base.is_empty()).then(|| median(speeds) / median(base))
 }
 
-/// The middle value; of an even number, the mean of the middle two. NaN of nothing.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
-    }
-}
-
-/// Half the distance between the slowest and the fastest.
-fn half_spread(values: &[f64]) -> f64 {
-    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let min = values.iter().copied().fold(f64::INFINITY, f64::min);
-    (max - min) / 2.0
-}
-
-fn shown(speeds: Option<&[f64]>) -> String {
-    speeds.map_or("-".to_owned(), |speeds| {
-        format!("{:.1} ±{:.1}", median(speeds), half_spread(speeds))
-    })
-}
-
-/// The processor and the number of its cores that we may use.
-fn machine() -> String {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
-    let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let instructions: Vec<&str> = ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"]
-        .into_iter()
-        .filter(|flag| cpuinfo.split_ascii_whitespace().any(|word| word == *flag))
-        .collect();
-    format!("{model}, {num_cores} cores ({})", instructions.join(" "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(&[]).is_nan());
-    }
-
-    #[test]
-    fn the_peer_is_judged_by_its_best_variant() -> anyhow::Result<()> {
-        let mut samples = Samples::default();
-        for (ours, slow, fast) in [(30.0, 5.0, 9.0), (33.0, 6.0, 11.0), (31.0, 50.0, 10.0)] {
-            samples.add_ours(json!({ "tokens_per_second": ours }))?;
-            samples.add_peer("slow", slow);
-            samples.add_peer("fast", fast);
-        }
-        assert_eq!(samples.best_peer().map(|(name, _)| name), Some("fast"));
-        assert_eq!(samples.ratio(), Some(3.1));
-        Ok(())
-    }
+    use crate::side_by_side::Samples;
 
     #[test]
     fn two_sequences_are_compared_with_one() -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! The peer of speed measurements: llama.cpp, built here from the source distribution of the
+//! The peer of `bench infer`: llama.cpp, built here from the source distribution of the
 //! Python package `llama-cpp-python`, which pip fetches.
 //!
 //! Everything lies in one cache folder outside the checkout and is made once. Start at
@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) use build::Build;
 
 use crate::say;
+use crate::side_by_side::Peer;
 
 /// The package and the digest of its archive; both change together.
 const PACKAGE: &str = "llama-cpp-python==0.3.36";
@@ -26,11 +27,9 @@ const ARCHIVE_SHA256: &str = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36
 /// The unpacked archive, and llama.cpp inside it.
 const SOURCE: &str = "llama_cpp_python-0.3.36";
 
-/// What a report calls the peer.
-pub(crate) const NAME: &str = "llama.cpp";
-
-/// What a report says of its version.
-pub(crate) const VERSION: &str = "vendored in llama-cpp-python 0.3.36";
+/// What a report calls it.
+pub(crate) const PEER: Peer =
+    Peer { name: "llama.cpp", version: "vendored in llama-cpp-python 0.3.36" };
 
 /// Fetches, unpacks and builds what is not there yet; every build that this machine can make.
 pub(crate) fn set_up() -> anyhow::Result<Vec<Build>> {
@@ -46,12 +45,13 @@ pub(crate) fn set_up() -> anyhow::Result<Vec<Build>> {
         }
     }
     if builds.is_empty() {
-        bail!("no build of {NAME} succeeded");
+        bail!("no build of {} succeeded", PEER.name);
     }
     Ok(builds)
 }
 
-fn folder() -> anyhow::Result<PathBuf> {
+/// The cache folder of everything that peers need.
+pub(crate) fn folder() -> anyhow::Result<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let cache = variable("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -98,7 +98,7 @@ fn check_digest(archive: &Path) -> anyhow::Result<()> {
 }
 
 /// Runs a command with its output in a file, which an error names.
-fn run_logged(command: &mut Command, log: &Path) -> anyhow::Result<()> {
+pub(crate) fn run_logged(command: &mut Command, log: &Path) -> anyhow::Result<()> {
     let file = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
