@@ -19,6 +19,7 @@
 //! `float.rs` and `q8.rs` (the inner loops), `tile.rs` (what they share).
 
 mod float;
+pub mod packed;
 mod plan;
 mod q8;
 #[cfg(test)]

@@ -34,6 +34,7 @@ macro_rules! both {
 impl Simd for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
+    const NUM_VECTORS: usize = 8;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
@@ -67,20 +68,20 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut u16, value: Self::F) {
+        let one = [unsafe { _mm256_set1_epi32(1) }; 2];
+        let below_half = [unsafe { _mm256_set1_epi32(0x7fff) }; 2];
+        let quiet = [unsafe { _mm256_set1_epi32(0x40) }; 2];
+        let bits = both!(_mm256_castps_si256; value);
+        let kept = both!(_mm256_srli_epi32::<16>; bits);
+        let odd = both!(_mm256_and_si256; kept, one);
+        let up = both!(_mm256_add_epi32; odd, below_half);
+        let sum = both!(_mm256_add_epi32; bits, up);
+        let rounded = both!(_mm256_srli_epi32::<16>; sum);
+        let is_nan = both!(_mm256_cmp_ps::<_CMP_UNORD_Q>; value, value);
+        let is_nan = both!(_mm256_castps_si256; is_nan);
+        let quieted = both!(_mm256_or_si256; kept, quiet);
+        let halves = both!(_mm256_blendv_epi8; rounded, quieted, is_nan);
         unsafe {
-            let bits = both!(_mm256_castps_si256; value);
-            let kept = both!(_mm256_srli_epi32::<16>; bits);
-            let one = [_mm256_set1_epi32(1); 2];
-            let odd = both!(_mm256_and_si256; kept, one);
-            let below_half = [_mm256_set1_epi32(0x7fff); 2];
-            let up = both!(_mm256_add_epi32; odd, below_half);
-            let sum = both!(_mm256_add_epi32; bits, up);
-            let rounded = both!(_mm256_srli_epi32::<16>; sum);
-            let is_nan = both!(_mm256_cmp_ps::<_CMP_UNORD_Q>; value, value);
-            let is_nan = both!(_mm256_castps_si256; is_nan);
-            let quiet = [_mm256_set1_epi32(0x40); 2];
-            let quieted = both!(_mm256_or_si256; kept, quiet);
-            let halves = both!(_mm256_blendv_epi8; rounded, quieted, is_nan);
             // Packs within 128-bit halves; the permutation puts the quarters in order.
             let packed = _mm256_packus_epi32(halves[0], halves[1]);
             let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);

@@ -26,6 +26,7 @@ impl Avx512 {
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
+    const NUM_VECTORS: usize = 32;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {

@@ -102,6 +102,8 @@ pub(crate) use simd_fns;
 pub(crate) trait Simd: Copy {
     type F: Copy;
     type I: Copy;
+    /// Vectors that fit the registers: what a kernel's tiles are cut to.
+    const NUM_VECTORS: usize;
 
     fn splat(self, value: f32) -> Self::F;
     /// # Safety

@@ -16,6 +16,7 @@ fn greater(a: f32, b: f32) -> f32 {
 impl Simd for Portable {
     type F = [f32; LANES];
     type I = [i32; LANES];
+    const NUM_VECTORS: usize = 8;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
