@@ -69,6 +69,7 @@ def random_batch(name: str, vocab_size: int) -> dict:
     random = tiny_models.generator(f"{name}/gradients")
     count = sum(DOCUMENTS)
     ids = torch.randint(vocab_size, (count,), generator=random)
+    ids[ids == 0] = 1  # Gemma's padding token, whose embedding PyTorch gives no gradient
     coefficients = torch.randint(-64, 65, (count,), generator=random) / 64
     coefficients[torch.rand(count, generator=random) < 0.25] = 0
     starts = torch.tensor([0, *DOCUMENTS[:-1]]).cumsum(0)
