@@ -23,6 +23,11 @@ impl Compute {
         Compute { pool, isa, precision, gemm, attention, parts, unwanted }
     }
 
+    /// Memory of what was needed so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.gemm.bytes() + self.attention.bytes() + 4 * (self.parts.len() + self.unwanted.len())
+    }
+
     /// `out = a b` or `out += a b`.
     pub(super) fn multiply(&mut self, a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], write: Write) {
         let out = Output::F32(out);

@@ -63,6 +63,12 @@ impl Head {
         })
     }
 
+    /// Memory of all buffers.
+    pub(super) fn bytes(&self) -> usize {
+        let buffers = [&self.logits, &self.x, &self.d_x, &self.normed, &self.d_normed];
+        buffers.into_iter().map(Buffer::bytes).sum()
+    }
+
     /// Writes the log-probabilities of the wanted tokens (0 for the others) and the gradient
     /// of `x`, and adds those of the head and of the last norm.
     pub(super) fn loss(
@@ -111,12 +117,13 @@ impl Head {
         }
     }
 
-    /// Only the log-probabilities, of every token that a token predicts.
+    /// Only the log-probabilities, of every token that a token predicts, or of the marked ones.
     pub(super) fn score(
         &mut self,
         step: &mut Step<'_>,
         config: &ModelConfig,
         targets: impl Iterator<Item = Option<u32>>,
+        learn: Option<&[bool]>,
         x_th: &[f32],
         logprobs: &mut [f32],
     ) {
@@ -124,7 +131,8 @@ impl Head {
         self.wanted.extend(
             targets
                 .enumerate()
-                .filter_map(|(row, target)| Some(Wanted { row, target: target? as usize })),
+                .filter_map(|(row, target)| Some(Wanted { row, target: target? as usize }))
+                .filter(|wanted| learn.is_none_or(|learn| learn[wanted.row + 1])),
         );
         logprobs.fill(0.0);
         for range in self.chunks() {

@@ -12,6 +12,8 @@ pub(super) struct Weights<'a> {
     /// Where only an adapter is trained.
     pub(super) frozen: Option<&'a Model>,
     pub(super) lora_scale: f32,
+    /// Whether the adapter takes part.
+    pub(super) is_adapted: bool,
 }
 
 /// The adapter of one linear layer.
@@ -41,6 +43,9 @@ impl<'a> Weights<'a> {
     }
 
     pub(super) fn lora(&self, layer: usize, tensor: LayerTensor) -> Option<Lora<'a>> {
+        if !self.is_adapted {
+            return None;
+        }
         let a = self.trained(Parameter::LoraA(layer, tensor))?;
         let b = self.trained(Parameter::LoraB(layer, tensor))?;
         Some(Lora { rank: a.rows(), a, b })

@@ -25,6 +25,10 @@ impl Saved {
         Ok(Saved { bytes, precision, len: 0 })
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Keeps the values, and rounds them in place to what was kept: the rest of the forward
     /// pass sees what the backward pass will see.
     pub(super) fn save(&mut self, compute: &mut Compute, values: &mut [f32]) {

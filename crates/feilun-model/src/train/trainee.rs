@@ -293,6 +293,7 @@ impl Trainee {
             values: self.values.as_f32(),
             frozen: self.frozen.as_deref(),
             lora_scale: self.lora_scale,
+            is_adapted: true,
         };
         let gradients = self.gradients.as_f32_mut();
         let mut step = Step { compute, weights, gradients, lora };
@@ -317,12 +318,41 @@ impl Trainee {
         Ok(&self.logprobs)
     }
 
-    /// The log-probability of each token given its document before it; 0 for a document's
-    /// first.
+    /// The log-probability of each token given its document before it; 0 for a document's first,
+    /// and for those that are not marked in `learn`, where it is given.
     ///
     /// # Errors
     /// As [`Trainee::accumulate`].
-    pub fn score(&mut self, batch: Batch<'_>) -> Result<&[f32], StepError> {
+    pub fn score(
+        &mut self,
+        batch: Batch<'_>,
+        learn: Option<&[bool]>,
+    ) -> Result<&[f32], StepError> {
+        self.forward_only(batch, learn, true)
+    }
+
+    /// [`Trainee::score`] of the frozen base, without the adapter that is trained.
+    ///
+    /// # Errors
+    /// As [`Trainee::accumulate`].
+    pub fn score_base(
+        &mut self,
+        batch: Batch<'_>,
+        learn: Option<&[bool]>,
+    ) -> Result<&[f32], StepError> {
+        self.forward_only(batch, learn, false)
+    }
+
+    fn forward_only(
+        &mut self,
+        batch: Batch<'_>,
+        learn: Option<&[bool]>,
+        is_adapted: bool,
+    ) -> Result<&[f32], StepError> {
+        let expected = batch.tokens.len();
+        if let Some(found) = learn.map(<[bool]>::len).filter(|&found| found != expected) {
+            return Err(BatchError::Coefficients { found, expected }.into());
+        }
         self.begin(batch)?;
         let Trainee { config, table, compute, lora, space, head, ropes, .. } = self;
         let weights = Weights {
@@ -330,6 +360,7 @@ impl Trainee {
             values: self.values.as_f32(),
             frozen: self.frozen.as_deref(),
             lora_scale: self.lora_scale,
+            is_adapted,
         };
         let mut step = Step { compute, weights, gradients: &mut [], lora };
         let layer = |index: usize| Layer {
@@ -341,8 +372,14 @@ impl Trainee {
         };
         forward(&mut step, space, config, batch.tokens, layer)?;
         let x_th = space.x_th.first(batch.tokens.len() * config.hidden_size);
-        head.score(&mut step, config, batch.targets(), x_th, &mut self.logprobs);
+        head.score(&mut step, config, batch.targets(), learn, x_th, &mut self.logprobs);
         Ok(&self.logprobs)
+    }
+
+    /// Memory beside values and gradients: the frozen base, and what steps so far needed.
+    pub fn other_bytes(&self) -> usize {
+        let frozen = self.frozen.as_ref().map_or(0, |model| model.weight_bytes());
+        frozen + self.space.bytes() + self.head.bytes() + self.compute.bytes()
     }
 
     fn begin(&mut self, batch: Batch<'_>) -> Result<(), BatchError> {

@@ -40,6 +40,10 @@ impl Buffer {
         Ok(Buffer(AlignedBytes::zeroed(bytes)?))
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn first(&self, len: usize) -> &[f32] {
         &self.0.as_f32()[..len]
     }
@@ -77,6 +81,39 @@ pub(super) struct Workspace {
     pub(super) d_gated_ti: Buffer,
     pub(super) d_gate_ti: Buffer,
     pub(super) layers: Vec<LayerSaved>,
+}
+
+impl Workspace {
+    /// Memory of all buffers.
+    pub(super) fn bytes(&self) -> usize {
+        let buffers = [
+            &self.x_th,
+            &self.d_x_th,
+            &self.normed_th,
+            &self.d_normed_th,
+            &self.block_th,
+            &self.d_block_th,
+            &self.q_tq,
+            &self.d_q_tq,
+            &self.attended_tq,
+            &self.d_attended_tq,
+            &self.k_tk,
+            &self.d_k_tk,
+            &self.v_tk,
+            &self.d_v_tk,
+            &self.raw_tq,
+            &self.raw_tk,
+            &self.d_raw_tq,
+            &self.d_raw_tk,
+            &self.gate_ti,
+            &self.up_ti,
+            &self.gated_ti,
+            &self.d_gated_ti,
+            &self.d_gate_ti,
+        ];
+        let layers = self.layers.iter().map(LayerSaved::bytes);
+        buffers.into_iter().map(Buffer::bytes).sum::<usize>() + layers.sum::<usize>()
+    }
 }
 
 /// What a plan depends on.
@@ -124,6 +161,15 @@ impl Workspace {
 }
 
 impl LayerSaved {
+    fn bytes(&self) -> usize {
+        let pairs = [&self.gate_up_ti, &self.blocks_th].into_iter().flatten();
+        let saved = [&self.q_tq, &self.k_tk, &self.v_tk, &self.attended_tq];
+        let saved = saved.into_iter().chain(pairs.flat_map(|(a, b)| [a, b]));
+        let buffers = [&self.x_th, &self.lse, &self.x_mid_th];
+        saved.map(Saved::bytes).sum::<usize>()
+            + buffers.into_iter().map(Buffer::bytes).sum::<usize>()
+    }
+
     fn new(config: &ModelConfig, plan: Plan) -> Result<LayerSaved, OutOfMemory> {
         let t = plan.max_tokens;
         let saved = |width: usize| Saved::new(t * width, plan.precision);
