@@ -32,6 +32,20 @@ def gradients() -> None:
     gradients.make()
 
 
+def curves() -> None:
+    """fifty training steps of SmolLM2, full and LoRA (ten minutes) -> feilun-train"""
+    import curves
+
+    curves.make()
+
+
+def preferences() -> None:
+    """DPO's and KTO's losses and rewards on tiny models -> feilun-train"""
+    import preferences
+
+    preferences.make()
+
+
 def tokenizers() -> None:
     """token ids of the torture set for both real models -> feilun-text"""
     import tokenizer_goldens
@@ -48,7 +62,9 @@ def templates() -> None:
 
 PARTS = {
     part.__name__: part
-    for part in [dequant, models, fixtures, gradients, tokenizers, templates]
+    for part in [
+        dequant, models, fixtures, gradients, curves, preferences, tokenizers, templates,
+    ]
 }
 
 

@@ -11,6 +11,7 @@ KERNEL_GOLDENS = ROOT / "crates/feilun-kernels/tests/goldens"
 MODEL_GOLDENS = ROOT / "crates/feilun-model/tests/goldens"
 MODEL_FIXTURES = ROOT / "crates/feilun-model/tests/fixtures"
 GRADIENTS = ROOT / "crates/feilun-model/tests/goldens/gradients"
+TRAIN_GOLDENS = ROOT / "crates/feilun-train/tests/goldens"
 TEXT_GOLDENS = ROOT / "crates/feilun-text/tests/goldens"
 
 #: Golden name -> file name in the folder that FEILUN_TEST_MODELS names.
