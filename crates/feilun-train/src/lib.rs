@@ -15,6 +15,7 @@
 
 pub mod data;
 pub mod guard;
+pub mod learner;
 pub mod objective;
 pub mod optimizer;
 pub mod planner;
