@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -67,11 +68,10 @@ def main() -> None:
     step = Step(model, arguments)
     warm_up = [step.seconds() for _ in range(arguments.warm_up)]
     measured = [step.seconds() for _ in range(arguments.steps)]
-    seconds = sorted(measured)[len(measured) // 2]
     print(
         json.dumps(
             {
-                "tokens_per_second": arguments.sequences * arguments.tokens / seconds,
+                "tokens_per_second": arguments.sequences * arguments.tokens / statistics.median(measured),
                 "step_seconds": measured,
                 "warm_up_seconds": warm_up,
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
