@@ -15,6 +15,7 @@ pub mod bench;
 pub mod block;
 pub mod convert;
 pub mod dequantize;
+pub mod gemm;
 pub mod isa;
 pub mod kernel_table;
 pub mod kv;

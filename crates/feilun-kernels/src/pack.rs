@@ -21,7 +21,7 @@
 
 use crate::dequantize::{f16_at, k_scale_min};
 use crate::memory::{Arena, ArenaBytes, OutOfMemory};
-use crate::{BlockType, Pool};
+use crate::{BlockType, Isa, Pool};
 
 /// Rows of a panel: the 32-bit lanes of a 512-bit register.
 pub const PANEL_ROWS: usize = 16;
@@ -246,12 +246,38 @@ impl PackedMatrix {
     }
 
     /// Dequantizes a panel to `out`, `[cols][16]`: what [`PackedMatrix::row`] gives for each of
-    /// its rows, with the scales of a group looked up once.
-    pub(crate) fn panel_to_f32(&self, panel: usize, out: &mut [f32]) {
-        let (scales, quants) = self.panel(panel).split_at(self.quant_offset);
+    /// its rows.
+    pub(crate) fn panel_to_f32(&self, isa: Isa, panel: usize, out: &mut [f32]) {
+        self.panel_columns(isa, panel, 0..self.cols, out);
+    }
+
+    /// Dequantizes some columns of a panel to `out`, `[columns][16]`. Those of quantized weights
+    /// are whole groups.
+    pub(crate) fn panel_columns(
+        &self,
+        isa: Isa,
+        panel: usize,
+        cols: std::ops::Range<usize>,
+        out: &mut [f32],
+    ) {
+        assert!(cols.end <= self.cols && out.len() == cols.len() * PANEL_ROWS, "{cols:?}");
+        let panel = self.panel(panel);
+        if !is_quantized(self.block_type) {
+            for (col, out) in cols.zip(out.chunks_exact_mut(PANEL_ROWS)) {
+                for (lane, out) in out.iter_mut().enumerate() {
+                    *out = self.weight(panel, lane, col);
+                }
+            }
+            return;
+        }
+        assert!(cols.start.is_multiple_of(GROUP_COLS) && cols.end.is_multiple_of(GROUP_COLS));
+        let (scales, quants) = panel.split_at(self.quant_offset);
+        let first = cols.start / GROUP_COLS;
+        let _ = isa;
         let group_bytes = group_bytes(self.block_type);
         let groups = out.chunks_exact_mut(GROUP_COLS * PANEL_ROWS);
-        for (g, (out, group)) in groups.zip(quants.chunks_exact(group_bytes)).enumerate() {
+        let stored = quants.chunks_exact(group_bytes).skip(first);
+        for (g, (out, group)) in (first..).zip(groups.zip(stored)) {
             let scales_at = |col: usize| -> [(f32, f32); PANEL_ROWS] {
                 std::array::from_fn(|lane| {
                     stored_scale(self.block_type, scales, lane, g * GROUP_COLS + col)

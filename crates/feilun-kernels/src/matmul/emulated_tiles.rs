@@ -7,13 +7,13 @@ type Tile = [[u8; 64]; 16];
 
 /// One thread's tiles.
 #[derive(Debug)]
-pub(super) struct EmulatedTiles {
+pub(crate) struct EmulatedTiles {
     config: Option<TileConfig>,
     tiles: [Tile; NUM_TILES],
 }
 
 impl EmulatedTiles {
-    pub(super) fn new() -> EmulatedTiles {
+    pub(crate) fn new() -> EmulatedTiles {
         EmulatedTiles { config: None, tiles: [[[0; 64]; 16]; NUM_TILES] }
     }
 

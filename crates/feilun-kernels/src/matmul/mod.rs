@@ -23,12 +23,12 @@ mod avx2;
 mod avx512;
 mod bf16;
 #[cfg(all(test, target_arch = "x86_64"))]
-mod emulated_tiles;
+pub(crate) mod emulated_tiles;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tile_peak;
 #[cfg(target_arch = "x86_64")]
-mod tile_unit;
+pub(crate) mod tile_unit;
 
 pub use bf16::multiply_bf16;
 
@@ -343,7 +343,7 @@ fn panel_tiles(
         let dequantized = is_quantized(weights.block_type());
         for panel in panels {
             if dequantized {
-                weights.panel_to_f32(panel, &mut scratch);
+                weights.panel_to_f32(isa, panel, &mut scratch);
             }
             for index in tile_range.clone() {
                 let tile = tile(rows.num_rows, index);

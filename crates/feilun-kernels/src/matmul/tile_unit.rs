@@ -9,12 +9,12 @@
 //! configuration of each thread's own, which an interrupted thread gets back with its registers.
 
 /// Number of tile registers.
-pub(super) const NUM_TILES: usize = 8;
+pub(crate) const NUM_TILES: usize = 8;
 
 /// What `ldtilecfg` reads: all of its 64 bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(super) struct TileConfig {
+pub(crate) struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -28,7 +28,7 @@ const _: () = assert!(size_of::<TileConfig>() == 64, "ldtilecfg reads 64 bytes")
 
 impl TileConfig {
     /// Tiles of these `(rows, bytes of a row)`.
-    pub(super) const fn new(shapes: [(u8, u16); NUM_TILES]) -> TileConfig {
+    pub(crate) const fn new(shapes: [(u8, u16); NUM_TILES]) -> TileConfig {
         let mut config = TileConfig {
             palette: 1,
             start_row: 0,
@@ -46,7 +46,7 @@ impl TileConfig {
 
     /// `(rows, bytes of a row)` of a tile.
     #[cfg(test)]
-    pub(super) fn shape(&self, tile: usize) -> (usize, usize) {
+    pub(crate) fn shape(&self, tile: usize) -> (usize, usize) {
         assert_eq!((self.palette, self.start_row, self.reserved), (1, 0, [0; 14]));
         (self.rows[tile].into(), self.row_bytes[tile].into())
     }
@@ -58,7 +58,7 @@ impl TileConfig {
 /// For every method: the machine has the instructions and the process the permission, tiles were
 /// configured on this thread (but for `configure`), operands have shapes that fit each other, and
 /// the memory of `load` and `store` is there for every row of the tile, `stride` bytes apart.
-pub(super) trait TileUnit {
+pub(crate) trait TileUnit {
     unsafe fn configure(&mut self, config: &TileConfig);
     /// Back to no tiles at all, which makes a thread cheaper to interrupt.
     unsafe fn release(&mut self);
@@ -73,7 +73,7 @@ pub(super) trait TileUnit {
 
 /// The processor's own tiles.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Amx;
+pub(crate) struct Amx;
 
 /// A statement that may change tiles.
 macro_rules! tile_asm {
@@ -142,13 +142,13 @@ impl TileUnit for Amx {
 /// 64 aligned bytes: a row of a tile, a cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub(super) [u8; 64]);
+pub(crate) struct Line(pub(crate) [u8; 64]);
 
 impl Line {
-    pub(super) const ZERO: Line = Line([0; 64]);
+    pub(crate) const ZERO: Line = Line([0; 64]);
 }
 
 thread_local! {
     /// Operands unpacked for the tiles, per thread; grows to the widest matrix once.
-    pub(super) static LINES: std::cell::Cell<Vec<Line>> = const { std::cell::Cell::new(Vec::new()) };
+    pub(crate) static LINES: std::cell::Cell<Vec<Line>> = const { std::cell::Cell::new(Vec::new()) };
 }
