@@ -21,3 +21,4 @@ pub mod optimizer;
 pub mod planner;
 pub mod run;
 pub mod schedule;
+pub mod trainee;

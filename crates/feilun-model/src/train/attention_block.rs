@@ -159,8 +159,7 @@ impl Layer<'_> {
         self.turn_back(step, d_q_tq);
         self.turn_back(step, d_k_tk);
         let (d_q_tq, d_k_tk) = if config.qk_norm {
-            let (d_raw_tq, d_raw_tk) =
-                (space.d_raw_tq.first_mut(q), space.d_raw_tk.first_mut(k));
+            let (d_raw_tq, d_raw_tk) = (space.d_raw_tq.first_mut(q), space.d_raw_tk.first_mut(k));
             d_raw_tq.fill(0.0);
             d_raw_tk.fill(0.0);
             let (q_norm, k_norm) =

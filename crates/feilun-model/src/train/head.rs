@@ -229,8 +229,7 @@ impl Head {
         let len = range.len() * hidden;
         let (x, normed) = (self.x.first(len), self.normed.first(len));
         let (d_x, d_normed) = (self.d_x.first_mut(len), self.d_normed.first_mut(len));
-        let d_logits =
-            rows(self.logits.first(range.len() * config.vocab_size), config.vocab_size);
+        let d_logits = rows(self.logits.first(range.len() * config.vocab_size), config.vocab_size);
         let Some(weights) = step.weights.matrix(role(config)) else { return };
         step.compute.multiply(d_logits, weights, d_normed, Write::Store);
         if let Some(place) = step.weights.table.range(Parameter::Base(role(config))) {

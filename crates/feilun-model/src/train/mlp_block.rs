@@ -152,13 +152,7 @@ impl Step<'_> {
 }
 
 /// `out = act(gate) * up`.
-fn gated(
-    compute: &mut Compute,
-    activation: Activation,
-    gate: &[f32],
-    up: &[f32],
-    out: &mut [f32],
-) {
+fn gated(compute: &mut Compute, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
     let act: fn(Isa, &[f32], &[f32], &mut [f32]) = match activation {
         Activation::Silu => activation::silu_mul,
         Activation::GeluTanh => activation::gelu_tanh_mul,

@@ -2,11 +2,23 @@
 //! gradient, written by hand layer by layer.
 //!
 //! Every objective is one thing here: log-probabilities of tokens go out, and a coefficient for
-//! each comes back, the derivative of the loss with respect to it.
+//! each comes back, the derivative of the loss with respect to it. Start at [`Trainee`].
 
+mod attention_block;
 mod batch;
-#[allow(dead_code, reason = "the backward pass that reads it comes next")]
+mod compute;
+mod head;
+mod initialize;
+mod linear;
+mod mlp_block;
 mod parameters;
+mod read;
+mod saved;
+mod trainee;
+mod workspace;
 
 pub use batch::{Batch, BatchError};
 pub use parameters::{ParameterInfo, ParameterKind};
+pub use trainee::{
+    Coefficients, LoraOptions, Method, StepError, Trainee, TraineeError, TraineeOptions,
+};

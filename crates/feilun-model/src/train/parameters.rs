@@ -92,13 +92,7 @@ impl ParameterTable {
         table
     }
 
-    fn push(
-        &mut self,
-        parameter: Parameter,
-        name: String,
-        kind: ParameterKind,
-        shape: Vec<usize>,
-    ) {
+    fn push(&mut self, parameter: Parameter, name: String, kind: ParameterKind, shape: Vec<usize>) {
         let start = self.len();
         let range = start..start + shape.iter().product::<usize>();
         self.index.insert(parameter, self.infos.len());

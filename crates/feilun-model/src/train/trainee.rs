@@ -306,8 +306,7 @@ impl Trainee {
         };
         forward(&mut step, space, config, batch.tokens, layer)?;
         let len = batch.tokens.len() * config.hidden_size;
-        let stream =
-            Stream { x_th: space.x_th.first(len), d_x_th: space.d_x_th.first_mut(len) };
+        let stream = Stream { x_th: space.x_th.first(len), d_x_th: space.d_x_th.first_mut(len) };
         let logprobs = &mut self.logprobs;
         head.loss(&mut step, config, batch.targets(), coefficients, stream, logprobs);
         for index in (0..config.layers.len()).rev() {
@@ -323,11 +322,7 @@ impl Trainee {
     ///
     /// # Errors
     /// As [`Trainee::accumulate`].
-    pub fn score(
-        &mut self,
-        batch: Batch<'_>,
-        learn: Option<&[bool]>,
-    ) -> Result<&[f32], StepError> {
+    pub fn score(&mut self, batch: Batch<'_>, learn: Option<&[bool]>) -> Result<&[f32], StepError> {
         self.forward_only(batch, learn, true)
     }
 
