@@ -12,6 +12,7 @@
 //!   exactly the rows that it would have had.
 //! - The [`Ledger`] says of every token whether it is trained, masked, cropped, dropped or held out.
 
+mod batches;
 mod epochs;
 mod error;
 mod example;
