@@ -5,10 +5,10 @@ use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
 use super::block::{Block, whole_vectors};
-use super::panels::{Panels, Region, read_head};
+use super::panels::{Panels, Region, read_heads};
 use super::plan::{Document, Plan, StripTask, Sum};
 use super::product::{Left, Right, Span, multiply, multiply_add};
-use super::rows::{SCORES_STEP, dot, gradient_rows};
+use super::rows::{SCORES_STEP, gradient_rows, row_dots};
 use super::{Found, HeadGradients, HeadValues, KEYS, PackedShape};
 use crate::Isa;
 use crate::activation::{add_assign, scale};
@@ -135,19 +135,24 @@ impl<'a> Call<'a> {
         let (lse, memory) = memory.split_at_mut(num_rows);
         let delta = &mut memory[..num_rows];
 
-        let (isa, len, factor) = (self.isa, shape.head_dim, shape.scale * LOG2_E);
-        for row in 0..num_rows {
-            let token = task.document.start + positions.start + row / group;
-            let head = token * shape.num_heads + task.kv_head * group + row % group;
-            let range = row * dim..(row + 1) * dim;
-            read_head(isa, self.q, head * len, len, factor, &mut q[range.clone()]);
-            // `out` is needed for delta alone, and may lie where d_q will be.
-            let (d_out, out) = (&mut d_out[range.clone()], &mut d_q[range]);
-            read_head(isa, self.d_out, head * len, len, 1.0, d_out);
-            read_head(isa, self.found.out, head * len, len, 1.0, out);
-            delta[row] = dot(isa, d_out, out);
-            lse[row] = self.found.lse[head] * LOG2_E;
+        let isa = self.isa;
+        let per_position = group * dim;
+        for (index, position) in positions.clone().enumerate() {
+            let token = task.document.start + position;
+            let head = token * shape.num_heads + task.kv_head * group;
+            let start = head * shape.head_dim;
+            let range = index * per_position..(index + 1) * per_position;
+            read_heads(isa, shape, self.q, start, &mut q[range.clone()]);
+            read_heads(isa, shape, self.d_out, start, &mut d_out[range.clone()]);
+            // The result is needed for delta alone, and may lie where d_q will be.
+            read_heads(isa, shape, self.found.out, start, &mut d_q[range]);
+            let rows = index * group..(index + 1) * group;
+            for (lse, found) in lse[rows].iter_mut().zip(&self.found.lse[head..head + group]) {
+                *lse = found * LOG2_E;
+            }
         }
+        row_dots(isa, d_out, d_q, delta);
+        scale(isa, q, shape.scale * LOG2_E);
         d_q.fill(0.0);
         let mut queries = Queries { q, d_out, lse, delta, scores, d_scores, d_q };
 

@@ -1,12 +1,13 @@
 //! One task of the forward pass: a block of queries of one kv head, against all keys it sees.
 
 use super::block::{Block, whole_vectors};
-use super::panels::{Panels, Region, read_head};
+use super::panels::{Panels, Region, read_heads};
 use super::plan::QueryTask;
 use super::product::{Left, Right, Span, multiply, multiply_add};
 use super::rows::{RowStates, SCORES_STEP, finish_row, softmax_rows};
 use super::{HeadValues, KEYS, PackedShape};
 use crate::Isa;
+use crate::activation::scale;
 use crate::pack::SendPointer;
 use crate::vector::LANES;
 
@@ -51,14 +52,13 @@ impl<'a> Call<'a> {
         let (sums, _) = sums.as_chunks_mut::<LANES>();
         let maxima = &mut memory[..num_rows];
 
-        let head_at = |row: usize| {
-            let token = document.start + positions.start + row / group;
-            token * shape.num_heads + kv_head * group + row % group
-        };
-        let factor = shape.scale * std::f32::consts::LOG2_E;
-        for (row, q) in q.chunks_exact_mut(dim).enumerate() {
-            read_head(isa, self.q, head_at(row) * shape.head_dim, shape.head_dim, factor, q);
+        // The first of the kv head's query heads at a position.
+        let head_at =
+            |position: usize| (document.start + position) * shape.num_heads + kv_head * group;
+        for (position, q) in positions.clone().zip(q.chunks_exact_mut(group * dim)) {
+            read_heads(isa, shape, self.q, head_at(position) * shape.head_dim, q);
         }
+        scale(isa, q, shape.scale * std::f32::consts::LOG2_E);
         acc.fill(0.0);
         maxima.fill(f32::NEG_INFINITY);
         sums.as_flattened_mut().fill(0.0);
@@ -89,7 +89,7 @@ impl<'a> Call<'a> {
 
         for (row, acc) in states.acc.chunks_exact_mut(dim).enumerate() {
             let lse = finish_row(isa, states.maxima[row], &states.sums[row], acc);
-            let head = head_at(row);
+            let head = head_at(positions.start + row / group) + row % group;
             // SAFETY: `out` and `lse` have a place for each head of each token, and this task
             // alone has these heads of these tokens.
             unsafe {

@@ -7,7 +7,7 @@ use super::plan::{Document, KeyBlock, Plan};
 use super::{HeadValues, Heads, KEYS, PackedShape};
 use crate::memory::{AlignedBytes, OutOfMemory};
 use crate::pack::SendPointer;
-use crate::{Isa, Pool, activation, convert};
+use crate::{Isa, Pool, convert};
 
 /// Keys, values and their gradients of all documents. Each buffer has the same layout: document
 /// after document, in it kv head after kv head, in it block after block, and a block is
@@ -179,29 +179,31 @@ fn fill_rows(
     for (key, row) in used.chunks_exact_mut(shape.padded_dim()).enumerate() {
         let token = document.start + first + key;
         let start = (token * shape.num_kv_heads + kv_head) * shape.head_dim;
-        read_head(isa, source, start, shape.head_dim, 1.0, row);
+        read_heads(isa, shape, source, start, row);
     }
     padding.fill(0.0);
 }
 
-/// `out = factor * source[start..start + len]`, then zeros.
-pub(super) fn read_head(
+/// Copies the values of consecutive heads from `start` on, each padded with zeros to `dim`.
+pub(super) fn read_heads(
     isa: Isa,
+    shape: &PackedShape,
     source: HeadValues<'_>,
     start: usize,
-    len: usize,
-    factor: f32,
     out: &mut [f32],
 ) {
-    let (out, padding) = out.split_at_mut(len);
-    match source {
-        HeadValues::F32(values) => out.copy_from_slice(&values[start..start + len]),
-        HeadValues::Bf16(values) => convert::from_bf16(isa, &values[start..start + len], out),
+    let (len, dim) = (shape.head_dim, shape.padded_dim());
+    // Without padding all of them are one.
+    let (len, dim) = if len == dim { (out.len(), out.len()) } else { (len, dim) };
+    for (index, out) in out.chunks_exact_mut(dim).enumerate() {
+        let from = start + index * len..start + (index + 1) * len;
+        let (out, padding) = out.split_at_mut(len);
+        match source {
+            HeadValues::F32(values) => out.copy_from_slice(&values[from]),
+            HeadValues::Bf16(values) => convert::from_bf16(isa, &values[from], out),
+        }
+        padding.fill(0.0);
     }
-    if factor != 1.0 {
-        activation::scale(isa, out, factor);
-    }
-    padding.fill(0.0);
 }
 
 /// `out[column][row] = rows[row][column]`, rows being `dim` long.

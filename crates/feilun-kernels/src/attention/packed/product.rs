@@ -126,13 +126,7 @@ fn product<S: Simd, const ADD: bool>(
     while column < columns.end {
         let left_over = (columns.end - column) / LANES;
         let wide = S::NUM_VECTORS >= 32;
-        let num_vectors = if wide && left_over >= 4 {
-            4
-        } else if wide && left_over >= 2 {
-            2
-        } else {
-            1
-        };
+        let num_vectors = if wide { left_over.min(4) } else { 1 };
         let mut row = rows.start;
         while row < rows.end {
             let tile = tile_at(row, column);
@@ -141,6 +135,7 @@ fn product<S: Simd, const ADD: bool>(
             row += unsafe {
                 match num_vectors {
                     4 => some_rows::<S, 4, ADD>(simd, tile, rows.end - row),
+                    3 => some_rows::<S, 3, ADD>(simd, tile, rows.end - row),
                     2 => some_rows::<S, 2, ADD>(simd, tile, rows.end - row),
                     _ => some_rows::<S, 1, ADD>(simd, tile, rows.end - row),
                 }

@@ -40,8 +40,8 @@ simd_fns! {
         block: &Block, scores: &mut [f32], d_scores: &mut [f32], lse: &[f32], delta: &[f32],
     ) = gradient_rows_kernel;
 
-    /// The sum of products of two rows of whole vectors.
-    pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 = dot_kernel;
+    /// Each row of `a` times that of `b`; as many rows of whole vectors as `out` has values.
+    pub(super) fn row_dots(a: &[f32], b: &[f32], out: &mut [f32]) = row_dots_kernel;
 }
 
 /// The columns of a row that its tile's products computed.
@@ -146,10 +146,13 @@ fn gradient_rows_kernel<S: Simd>(
 }
 
 #[inline(always)]
-fn dot_kernel<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
-    let mut sum = simd.splat(0.0);
-    for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
-        sum = simd.fma(simd.load_array(a), simd.load_array(b), sum);
+fn row_dots_kernel<S: Simd>(simd: S, a: &[f32], b: &[f32], out: &mut [f32]) {
+    let dim = a.len() / out.len();
+    for ((a, b), out) in a.chunks_exact(dim).zip(b.chunks_exact(dim)).zip(out) {
+        let mut sum = simd.splat(0.0);
+        for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
+            sum = simd.fma(simd.load_array(a), simd.load_array(b), sum);
+        }
+        *out = simd.reduce_add(sum);
     }
-    simd.reduce_add(sum)
 }
