@@ -11,6 +11,13 @@ def dequant() -> None:
     quantized_blocks.make()
 
 
+def optimizers() -> None:
+    """hundreds of steps of AdamW -> feilun-kernels"""
+    import optimizers
+
+    optimizers.make()
+
+
 def models() -> None:
     """log-probabilities and greedy tokens of the two real models -> feilun-model"""
     import real_models
@@ -63,7 +70,7 @@ def templates() -> None:
 PARTS = {
     part.__name__: part
     for part in [
-        dequant, models, fixtures, gradients, curves, preferences, tokenizers, templates,
+        dequant, optimizers, models, fixtures, gradients, curves, preferences, tokenizers, templates,
     ]
 }
 

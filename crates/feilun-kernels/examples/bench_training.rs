@@ -8,7 +8,8 @@ use std::time::Instant;
 use feilun_kernels::attention::packed::{
     Found, HeadGradients, Heads, PackedScratch, PackedShape, backward, forward,
 };
-use feilun_kernels::{Isa, Pool};
+use feilun_kernels::optimizer::{AdamW, adamw_and_zero, sum_of_squares};
+use feilun_kernels::{AlignedBytes, Isa, Pool};
 
 /// The fastest of some runs, in seconds: the machine is shared.
 fn best_of(mut run: impl FnMut()) -> f64 {
@@ -64,18 +65,50 @@ fn attention(pool: &mut Pool, isa: Isa, shape: &PackedShape, documents: &[usize]
     );
 }
 
+/// As many parameters as a small model has: far more than any cache holds.
+fn optimizer(pool: &mut Pool, isa: Isa) {
+    const NUM: usize = 1 << 25;
+    let buffer = || AlignedBytes::zeroed(NUM * size_of::<f32>()).expect("memory");
+    let (mut values, mut gradients, mut m, mut v) = (buffer(), buffer(), buffer(), buffer());
+    // Memory that nobody wrote to is one page of zeros, read from the cache.
+    for buffer in [&mut values, &mut gradients, &mut m, &mut v] {
+        let numbers = buffer.as_f32_mut().iter_mut().enumerate();
+        numbers.for_each(|(index, value)| *value = (index % 1009) as f32 / 1009.0);
+    }
+    let mut step = AdamW {
+        lr: 1e-3,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.01,
+        step: 0,
+        gradient_scale: 1.0,
+    };
+    let norm = best_of(|| {
+        std::hint::black_box(sum_of_squares(pool, isa, gradients.as_f32()));
+    });
+    let update = best_of(|| {
+        step.step += 1;
+        let (values, gradients) = (values.as_f32_mut(), gradients.as_f32_mut());
+        adamw_and_zero(pool, isa, values, gradients, m.as_f32_mut(), v.as_f32_mut(), &step);
+    });
+    // Four streams are read and four written.
+    let gigabytes = |streams: usize, seconds: f64| (streams * NUM * 4) as f64 / seconds / 1e9;
+    println!(
+        "sum of squares {:.1} GB/s; AdamW {:.1} GB/s, {:.0} million values a second",
+        gigabytes(1, norm),
+        gigabytes(8, update),
+        NUM as f64 / update / 1e6,
+    );
+}
+
 fn main() {
     let num_threads = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(2);
     let pool = &mut Pool::new(num_threads).expect("threads");
     let isa = Isa::best();
     println!("{} on {num_threads} threads", isa.name());
-    let smollm2 = PackedShape {
-        num_heads: 9,
-        num_kv_heads: 3,
-        head_dim: 64,
-        scale: 0.125,
-        window: None,
-    };
+    let smollm2 =
+        PackedShape { num_heads: 9, num_kv_heads: 3, head_dim: 64, scale: 0.125, window: None };
     attention(pool, isa, &smollm2, &[2048]);
     attention(pool, isa, &smollm2, &[512; 4]);
     let gemma3 = PackedShape {
@@ -87,4 +120,5 @@ fn main() {
     };
     attention(pool, isa, &gemma3, &[2048]);
     attention(pool, isa, &gemma3, &[512; 4]);
+    optimizer(pool, isa);
 }

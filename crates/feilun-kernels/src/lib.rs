@@ -23,6 +23,7 @@ pub mod machine;
 pub mod matmul;
 pub mod memory;
 pub mod norm;
+pub mod optimizer;
 pub mod pack;
 pub mod pool;
 pub mod rope;
