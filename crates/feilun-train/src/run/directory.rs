@@ -10,6 +10,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +25,8 @@ const CHECKPOINTS: &str = "checkpoints";
 const LOCK: &str = "lock";
 /// A configuration is written by hand or by a command line.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
+const MAX_LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// A process number with its line end, and some room.
 const MAX_PID_BYTES: u64 = 32;
 
@@ -183,12 +186,18 @@ fn lock(root: &Path) -> Result<File, DirectoryError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let mut file = options.open(root.join(LOCK)).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(DirectoryError::Locked { path: root.to_owned(), pid: read_pid(file) });
+    let mut num_tries = 0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            // Whoever looks at the run (`running_pid`) holds the lock for an instant.
+            Err(TryLockError::WouldBlock) if num_tries < MAX_LOCK_TRIES => num_tries += 1,
+            Err(TryLockError::WouldBlock) => {
+                return Err(DirectoryError::Locked { path: root.to_owned(), pid: read_pid(file) });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
         }
-        Err(TryLockError::Error(source)) => return Err(io(source)),
+        std::thread::sleep(LOCK_PAUSE);
     }
     let pid = format!("{}\n", std::process::id());
     file.set_len(0)

@@ -28,6 +28,8 @@ pub enum Record {
         pid: u32,
         /// Seconds since 1970.
         unix_seconds: u64,
+        /// Steps of the whole run.
+        num_steps: u64,
         /// What was predicted for this process.
         plan: Option<Plan>,
     },

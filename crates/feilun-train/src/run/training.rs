@@ -351,6 +351,7 @@ impl<'a, L: Learner, B: Batches> Run<'a, L, B> {
             step: self.state.step,
             pid: std::process::id(),
             unix_seconds: since.map_or(0, |since| since.as_secs()),
+            num_steps: self.parts.settings.num_steps,
             plan: self.plan,
         }
     }
