@@ -291,7 +291,7 @@ fn a_pair_that_is_too_long_together_is_cut_in_halves() {
 fn answers(num: usize, num_prompts: usize) -> String {
     let answer = |i: usize| {
         let prompt = format!("prompt {}", i % num_prompts);
-        json!({"prompt": prompt, "completion": format!("answer {i}"), "label": i % 3 == 0})
+        json!({"prompt": prompt, "completion": format!("answer {i}"), "label": i.is_multiple_of(3)})
     };
     (0..num).map(|i| format!("{}\n", answer(i))).collect()
 }
@@ -318,7 +318,7 @@ fn answers_come_with_mismatched_ones() {
         let mut wanted = Vec::new();
         for row in matched {
             for (origin, range) in row.sequences() {
-                let liked = origin.example % 3 == 0;
+                let liked = origin.example.is_multiple_of(3);
                 let expected = if liked { Part::Desirable } else { Part::Undesirable };
                 assert_eq!(origin.part, expected);
                 let answer = text_of(row, &range, true);

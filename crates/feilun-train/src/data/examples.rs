@@ -5,7 +5,7 @@
 //! bad data before its first step, and memory does not grow with the length of examples.
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,9 @@ use super::render::{Document, Renderer};
 const NUM_FILES_MAX: usize = 256;
 /// How many bad lines are remembered one by one; the others are counted.
 const NUM_SKIPPED_KEPT: usize = 100;
+/// Lines in memory at once in the first pass, and the bytes after which no further is read.
+const BATCH_LINES: usize = 512;
+const BATCH_BYTES: usize = 8 << 20;
 /// What some editors write before the first line.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -164,31 +167,54 @@ impl Examples {
         let error = |source| DataError::Read { path: path.to_owned(), source };
         let limit = self.options.line_bytes_max;
         let mut lines = Lines::new(BufReader::with_capacity(1 << 18, &file), limit);
-        let mut buffer = Vec::new();
         let mut num_skipped = 0;
-        while let Some(line) = lines.next(&mut buffer).map_err(error)? {
-            self.report.num_lines += 1;
-            match self.read_line(line, &buffer) {
-                Ok(Some(record)) => self.records.push(record),
-                Ok(None) => self.report.num_blank += 1,
-                Err(problem) => {
-                    let (path, line) = (path.to_owned(), line.number);
-                    if self.options.bad_lines == BadLines::Refuse {
-                        return Err(DataError::Line { path, line, problem });
-                    }
-                    num_skipped += 1;
-                    if self.report.skipped.len() < NUM_SKIPPED_KEPT {
-                        let problem = problem.to_string();
-                        self.report.skipped.push(SkippedLine { path, line, problem });
+        loop {
+            let batch = read_batch(&mut lines).map_err(error)?;
+            if batch.is_empty() {
+                break;
+            }
+            let checked = self.check_all(&batch);
+            for ((line, _), checked) in batch.iter().zip(checked) {
+                self.report.num_lines += 1;
+                match checked {
+                    Ok(Some(record)) => self.records.push(record),
+                    Ok(None) => self.report.num_blank += 1,
+                    Err(problem) => {
+                        let (path, line) = (path.to_owned(), line.number);
+                        if self.options.bad_lines == BadLines::Refuse {
+                            return Err(DataError::Line { path, line, problem });
+                        }
+                        num_skipped += 1;
+                        if self.report.skipped.len() < NUM_SKIPPED_KEPT {
+                            let problem = problem.to_string();
+                            self.report.skipped.push(SkippedLine { path, line, problem });
+                        }
                     }
                 }
+                progress(line.offset + line.num_bytes);
             }
-            progress(lines.offset());
         }
         self.report.num_skipped += num_skipped;
         let (num_bytes, digest) = (lines.offset(), lines.digest());
         self.files.push(ExampleFile { path: path.to_owned(), file, digest, num_skipped });
         Ok(num_bytes)
+    }
+
+    /// Checks lines, on all cores: rendering is most of the work of the first pass.
+    fn check_all(&self, batch: &[(Line, Vec<u8>)]) -> Vec<Result<Option<Record>, LineProblem>> {
+        let num_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = batch.len().div_ceil(num_threads).max(1);
+        let check = |part: &[(Line, Vec<u8>)]| -> Vec<_> {
+            part.iter().map(|(line, bytes)| self.read_line(*line, bytes)).collect()
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                batch.chunks(share).map(|part| scope.spawn(move || check(part))).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<_>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().flat_map(join).collect()
+        })
     }
 
     /// Checks one line. `None` for a blank one.
@@ -314,6 +340,19 @@ impl Examples {
         let (path, line) = self.location(example);
         DataError::Line { path: path.to_owned(), line, problem }
     }
+}
+
+/// The next lines, as many as are checked together.
+fn read_batch(lines: &mut Lines<impl BufRead>) -> io::Result<Vec<(Line, Vec<u8>)>> {
+    let mut batch = Vec::new();
+    let mut num_bytes = 0;
+    while batch.len() < BATCH_LINES && num_bytes < BATCH_BYTES {
+        let mut bytes = Vec::new();
+        let Some(line) = lines.next(&mut bytes)? else { break };
+        num_bytes += bytes.len();
+        batch.push((line, bytes));
+    }
+    Ok(batch)
 }
 
 /// A regular file (a pipe could not be read again) and its length.
