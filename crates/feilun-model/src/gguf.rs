@@ -104,6 +104,16 @@ impl<B: AsRef<[u8]>> Gguf<B> {
         self.entries.iter().map(|entry| entry.key.as_ref())
     }
 
+    /// Each key with the bytes of its type and value, in the order of the file.
+    pub(crate) fn raw_entries(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        entries.sort_by_key(|entry| entry.value.start);
+        entries.into_iter().map(|entry| {
+            let bytes = self.bytes().get(entry.value.clone()).unwrap_or_default();
+            (entry.key.as_ref(), bytes)
+        })
+    }
+
     /// The value of a key.
     pub fn value(&self, key: &str) -> Result<Option<Value<'_>>, GgufError> {
         find_value(&self.entries, self.bytes.as_ref(), key)
@@ -378,6 +388,23 @@ fn block_type_of(type_id: u32) -> Option<BlockType> {
         30 => BlockType::Bf16,
         _ => return None,
     })
+}
+
+/// ggml's number of a type.
+pub(crate) fn type_id_of(block_type: BlockType) -> u32 {
+    match block_type {
+        BlockType::F32 => 0,
+        BlockType::F16 => 1,
+        BlockType::Q4_0 => 2,
+        BlockType::Q4_1 => 3,
+        BlockType::Q5_0 => 6,
+        BlockType::Q5_1 => 7,
+        BlockType::Q8_0 => 8,
+        BlockType::Q4K => 12,
+        BlockType::Q5K => 13,
+        BlockType::Q6K => 14,
+        BlockType::Bf16 => 30,
+    }
 }
 
 /// The name of a ggml type that the kernels cannot run, for messages.

@@ -52,6 +52,11 @@ impl ValueType {
             .ok_or_else(|| GgufError::ValueType { key: key.into(), found })
     }
 
+    /// As in the file.
+    pub(crate) fn number(self) -> u32 {
+        self as u32
+    }
+
     /// Bytes of one value, where that does not depend on the value.
     fn fixed_bytes(self) -> Option<u64> {
         match self {

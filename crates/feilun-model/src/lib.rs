@@ -25,6 +25,7 @@ mod model_folder;
 pub mod rope_frequencies;
 mod rope_tables;
 pub mod safetensors_header;
+pub mod save;
 pub mod segment;
 mod step_rows;
 pub mod tensor;

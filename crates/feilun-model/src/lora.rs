@@ -21,12 +21,12 @@ use crate::safetensors_header::{HeaderTensor, SafetensorsError, parse_header};
 use crate::tensor::LayerTensor;
 use crate::tensor_names::Shape;
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const CONFIG: &str = "adapter_config.json";
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 const MAX_CONFIG_BYTES: u64 = 256 << 10;
 
 /// PEFT's names of the matrices that can be adapted, as part of a layer.
-const MODULES: [(&str, LayerTensor); 7] = [
+pub(crate) const MODULES: [(&str, LayerTensor); 7] = [
     ("self_attn.q_proj", LayerTensor::AttnQ),
     ("self_attn.k_proj", LayerTensor::AttnK),
     ("self_attn.v_proj", LayerTensor::AttnV),

@@ -213,6 +213,11 @@ impl ModelFiles {
         self.maps().iter().map(|map| map.as_ref().len() as u64).sum()
     }
 
+    /// Every tensor of the model, in the order of the computation.
+    pub fn tensor_roles(&self) -> impl Iterator<Item = TensorRole> + use<> {
+        tensor_names::needed(&self.config).into_iter().map(|needed| needed.role)
+    }
+
     /// A tensor that this configuration has. `OutputHead` is missing where embeddings are tied.
     pub fn tensor(&self, role: TensorRole) -> Result<TensorView<'_>, ModelFileError> {
         self.optional_tensor(role).ok_or_else(|| ModelFileError::MissingTensor {
@@ -292,6 +297,22 @@ impl ModelFiles {
             Contents::Folder(folder) => folder.digest(),
         }
         .map_err(|(path, source)| ModelFileError::Io { path, source })
+    }
+
+    /// The file, where the model is one GGUF file.
+    pub(crate) fn gguf(&self) -> Option<&Gguf<MappedFile>> {
+        match &self.contents {
+            Contents::Gguf(gguf) => Some(gguf),
+            Contents::Folder(_) => None,
+        }
+    }
+
+    /// The folder, where the model is one.
+    pub(crate) fn folder(&self) -> Option<&ModelFolder> {
+        match &self.contents {
+            Contents::Gguf(_) => None,
+            Contents::Folder(folder) => Some(folder),
+        }
     }
 
     fn naming(&self) -> Naming {

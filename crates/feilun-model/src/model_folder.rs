@@ -18,7 +18,8 @@ use crate::safetensors_header::parse_header;
 
 /// Shape and switches of the decoder.
 pub(crate) const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
+/// Weights in one file.
+pub(crate) const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";

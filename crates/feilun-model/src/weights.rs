@@ -306,7 +306,7 @@ fn check_finite(view: &TensorView<'_>, values: &[f32]) -> Result<(), LoadError> 
 }
 
 /// Where canonical row `row` is stored.
-fn stored_row(order: RowOrder, row: usize) -> usize {
+pub(crate) fn stored_row(order: RowOrder, row: usize) -> usize {
     match order {
         RowOrder::Canonical => row,
         RowOrder::InterleavedPairs { head_dim } => {
