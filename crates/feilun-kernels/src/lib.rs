@@ -26,6 +26,7 @@ pub mod norm;
 pub mod optimizer;
 pub mod pack;
 pub mod pool;
+pub mod quantize;
 pub mod rope;
 pub mod rows;
 pub mod self_test;
