@@ -1,5 +1,7 @@
 //! AdamW against `torch.optim.AdamW`, over hundreds of steps.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test")]
+
 use feilun_kernels::optimizer::{AdamW, adamw};
 use feilun_kernels::{Isa, Pool};
 use serde::Deserialize;
