@@ -273,6 +273,21 @@ impl PackedMatrix {
         assert!(cols.start.is_multiple_of(GROUP_COLS) && cols.end.is_multiple_of(GROUP_COLS));
         let (scales, quants) = panel.split_at(self.quant_offset);
         let first = cols.start / GROUP_COLS;
+        #[cfg(target_arch = "x86_64")]
+        if isa >= Isa::Avx512 {
+            let groups = first..cols.end / GROUP_COLS;
+            // SAFETY: the path was detected; the panel is one of the type and has the groups.
+            unsafe {
+                crate::matmul::dequantize::groups_to_f32(
+                    self.block_type,
+                    scales,
+                    quants,
+                    groups,
+                    out,
+                );
+            }
+            return;
+        }
         let _ = isa;
         let group_bytes = group_bytes(self.block_type);
         let groups = out.chunks_exact_mut(GROUP_COLS * PANEL_ROWS);
@@ -569,6 +584,36 @@ mod tests {
                     dequantize_row(block_type, stored, &mut expected);
                     packed.row(row, &mut found);
                     assert_eq!(expected, found, "{block_type} {rows}x{cols} row {row}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn panels_are_the_rows() {
+        let mut pool = Pool::new(1).unwrap();
+        let mut random = Random(4);
+        for block_type in BlockType::ALL {
+            let (rows, cols) = (35, 512);
+            let stored = random_rows(block_type, rows, cols, &mut random);
+            let packed =
+                PackedMatrix::pack(&mut pool, block_type, rows, cols, &stored, |row| row).unwrap();
+            for isa in crate::test_support::matmul_paths() {
+                for part in [0..512, 0..32, 96..320, 480..512] {
+                    let mut found = vec![f32::NAN; part.len() * PANEL_ROWS];
+                    let mut row = vec![0.0; cols];
+                    for panel in 0..3 {
+                        packed.panel_columns(isa, panel, part.clone(), &mut found);
+                        for lane in 0..PANEL_ROWS.min(rows - panel * PANEL_ROWS) {
+                            packed.row(panel * PANEL_ROWS + lane, &mut row);
+                            let found = found[lane..].iter().step_by(PANEL_ROWS);
+                            let same = row[part.clone()]
+                                .iter()
+                                .zip(found)
+                                .all(|(row, found)| row.to_bits() == found.to_bits());
+                            assert!(same, "{block_type} {isa:?} {part:?} {panel} {lane}");
+                        }
+                    }
                 }
             }
         }

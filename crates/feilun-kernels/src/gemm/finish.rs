@@ -106,9 +106,22 @@ impl Finish {
 
 #[inline(always)]
 fn accumulate(store: bool, tile: &[f32], out: &mut [f32]) {
-    if store {
-        out.copy_from_slice(tile);
-    } else {
-        out.iter_mut().zip(tile).for_each(|(out, sum)| *out += sum);
+    // A fixed width: registers instead of a call for a few bytes.
+    const WIDTH: usize = 16;
+    for (out, sums) in out.chunks_mut(WIDTH).zip(tile.chunks(WIDTH)) {
+        match (out.first_chunk_mut::<WIDTH>(), sums.first_chunk::<WIDTH>()) {
+            (Some(out), Some(sums)) if store => *out = *sums,
+            (Some(out), Some(sums)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+            _ => accumulate_part(store, sums, out),
+        }
+    }
+}
+
+/// Apart, since the compiler would join both ways into one with a length known at run time.
+#[cold]
+#[inline(never)]
+fn accumulate_part(store: bool, sums: &[f32], out: &mut [f32]) {
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = if store { *sum } else { *out + sum };
     }
 }

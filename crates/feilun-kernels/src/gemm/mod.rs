@@ -83,9 +83,12 @@ impl GemmScratch {
     }
 }
 
+/// Scratch grows in steps of a huge page, see [`crate::memory`].
+const GROWTH_BYTES: usize = 2 << 20;
+
 /// At least `words` words. Running out of memory ends the process, as it does for a `Vec`.
 fn grown(buffer: &mut Option<AlignedBytes>, words: usize) -> *mut u32 {
-    let bytes = 4 * words;
+    let bytes = (4 * words).next_multiple_of(GROWTH_BYTES);
     let buffer = match buffer.take().filter(|buffer| buffer.len() >= bytes) {
         Some(old) => buffer.insert(old),
         None => match AlignedBytes::zeroed(bytes) {

@@ -14,23 +14,33 @@ use super::path::{Format, Layout};
 /// Words of a square.
 const SIDE: usize = 16;
 
-/// What a source gives: 16 words along k of one lane, or one word of 16 lanes.
+/// Forms of a word.
+const F32: usize = 0;
+const ROUNDED: usize = 1;
+const PAIRS: usize = 2;
+/// Pairs rounded by `vcvtne2ps2bf16`, which counts denormals as zeros, as the instructions that
+/// take pairs do.
+const FAST_PAIRS: usize = 3;
+
+/// Values in memory.
 trait Source: Copy {
     /// The value `index` values on.
     unsafe fn offset(self, index: usize) -> Self;
     /// Values that the mask names, as f32; zeros for the others.
     unsafe fn floats(self, mask: __mmask16) -> __m512;
     /// The first `count` of 32 values, rounded to bf16, in order.
-    unsafe fn halves(self, count: usize) -> __m512i;
-    /// 16 pairs from this and the next row.
-    unsafe fn pairs(low: Option<Self>, high: Option<Self>, mask: __mmask16) -> __m512i;
+    unsafe fn halves<const FORM: usize>(self, count: usize) -> __m512i;
+    /// 16 pairs from two rows.
+    unsafe fn pairs<const FORM: usize>(low: Self, high: Self, masks: [__mmask16; 2]) -> __m512i;
 }
 
 /// Masks of the first `count` lanes.
+#[inline(always)]
 fn mask16(count: usize) -> __mmask16 {
     if count >= 16 { !0 } else { (1 << count) - 1 }
 }
 
+#[inline(always)]
 fn mask32(count: usize) -> __mmask32 {
     if count >= 32 { !0 } else { (1 << count) - 1 }
 }
@@ -48,10 +58,29 @@ fn round(values: __m512) -> __m512i {
     _mm512_mask_or_epi32(rounded, is_nan, top, _mm512_set1_epi32(0x40))
 }
 
+/// 32 bf16, those of `low` first.
+///
+/// # Safety
+/// The machine has AVX512-BF16. (By `asm!`, since the intrinsic would not be inlined into
+/// functions that are also for machines without.)
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn round_fast(low: __m512, high: __m512) -> __m512i {
+    let out;
+    std::arch::asm!(
+        "vcvtne2ps2bf16 {out}, {high}, {low}",
+        out = lateout(zmm_reg) out,
+        high = in(zmm_reg) high,
+        low = in(zmm_reg) low,
+        options(pure, nomem, nostack, preserves_flags)
+    );
+    out
+}
+
 impl Source for *const f32 {
     #[inline(always)]
     unsafe fn offset(self, index: usize) -> Self {
-        self.add(index)
+        self.wrapping_add(index)
     }
 
     #[inline]
@@ -62,28 +91,40 @@ impl Source for *const f32 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn halves(self, count: usize) -> __m512i {
-        let low = round(self.floats(mask16(count)));
-        let high = round(self.wrapping_add(16).floats(mask16(count.saturating_sub(16))));
-        let low = _mm512_castsi256_si512(_mm512_cvtepi32_epi16(low));
-        _mm512_inserti64x4::<1>(low, _mm512_cvtepi32_epi16(high))
+    unsafe fn halves<const FORM: usize>(self, count: usize) -> __m512i {
+        let low = self.floats(mask16(count));
+        let high = self.wrapping_add(16).floats(mask16(count.saturating_sub(16)));
+        if FORM == FAST_PAIRS {
+            return round_fast(low, high);
+        }
+        let low = _mm512_castsi256_si512(_mm512_cvtepi32_epi16(round(low)));
+        _mm512_inserti64x4::<1>(low, _mm512_cvtepi32_epi16(round(high)))
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn pairs(low: Option<Self>, high: Option<Self>, mask: __mmask16) -> __m512i {
-        let rounded = |row: Option<Self>| match row {
-            Some(row) => round(row.floats(mask)),
-            None => _mm512_setzero_si512(),
-        };
-        _mm512_or_si512(rounded(low), _mm512_slli_epi32::<16>(rounded(high)))
+    unsafe fn pairs<const FORM: usize>(low: Self, high: Self, masks: [__mmask16; 2]) -> __m512i {
+        let (low, high) = (low.floats(masks[0]), high.floats(masks[1]));
+        if FORM == FAST_PAIRS {
+            return _mm512_permutexvar_epi16(interleaved(), round_fast(low, high));
+        }
+        _mm512_or_si512(round(low), _mm512_slli_epi32::<16>(round(high)))
     }
+}
+
+/// 0, 16, 1, 17, 2, 18 ...
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn interleaved() -> __m512i {
+    let low = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    let both = _mm512_or_si512(low, _mm512_slli_epi32::<16>(low));
+    _mm512_add_epi32(both, _mm512_set1_epi32(16 << 16))
 }
 
 impl Source for *const bf16 {
     #[inline(always)]
     unsafe fn offset(self, index: usize) -> Self {
-        self.add(index)
+        self.wrapping_add(index)
     }
 
     #[inline]
@@ -95,18 +136,16 @@ impl Source for *const bf16 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn halves(self, count: usize) -> __m512i {
+    unsafe fn halves<const FORM: usize>(self, count: usize) -> __m512i {
         _mm512_maskz_loadu_epi16(mask32(count), self.cast())
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn pairs(low: Option<Self>, high: Option<Self>, mask: __mmask16) -> __m512i {
-        let widened = |row: Option<Self>| match row {
-            Some(row) => _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, row.cast())),
-            None => _mm512_setzero_si512(),
-        };
-        _mm512_or_si512(widened(low), _mm512_slli_epi32::<16>(widened(high)))
+    unsafe fn pairs<const FORM: usize>(low: Self, high: Self, masks: [__mmask16; 2]) -> __m512i {
+        let low = _mm256_maskz_loadu_epi16(masks[0], low.cast());
+        let high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(masks[1], high.cast()));
+        _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32::<16>(high))
     }
 }
 
@@ -123,28 +162,44 @@ pub(super) unsafe fn pack(strip: &Strip<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn pack_from<S: Source>(strip: &Strip<'_>, source: S) {
     match strip.format {
-        Format::F32 => pack_as::<S, 0>(strip, source),
-        Format::RoundedF32 => pack_as::<S, 1>(strip, source),
-        Format::Pairs | Format::TilePairs => pack_as::<S, 2>(strip, source),
+        Format::F32 => pack_as::<S, F32>(strip, source),
+        Format::RoundedF32 => pack_as::<S, ROUNDED>(strip, source),
+        Format::Pairs | Format::TilePairs if is_x86_feature_detected!("avx512bf16") => {
+            pack_as::<S, FAST_PAIRS>(strip, source);
+        }
+        Format::Pairs | Format::TilePairs => pack_as::<S, PAIRS>(strip, source),
     }
 }
 
-/// `FORMAT`: 0 are f32, 1 rounded f32, 2 pairs.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn pack_as<S: Source, const FORMAT: usize>(strip: &Strip<'_>, source: S) {
+unsafe fn pack_as<S: Source, const FORM: usize>(strip: &Strip<'_>, source: S) {
     let num_panels = strip.num_lanes.div_ceil(PANEL_LANES);
     let num_squares = strip.num_words.div_ceil(SIDE);
+    // Squares of which nothing is missing.
+    let k_per_square = if FORM >= PAIRS { 2 * SIDE } else { SIDE };
+    let aligned = strip.layout != Layout::Rows || strip.first_word.is_multiple_of(SIDE);
+    let whole_squares =
+        if aligned { (strip.num_k / k_per_square).min(strip.num_words / SIDE) } else { 0 };
+    let whole_panels = strip.num_lanes / PANEL_LANES;
     if strip.k_stride == 1 {
         for panel in 0..num_panels {
-            for square in 0..num_squares {
-                along_k::<S, FORMAT>(strip, source, panel, square * SIDE);
+            let whole = if panel < whole_panels { whole_squares } else { 0 };
+            for square in 0..whole {
+                along_k::<S, FORM, true>(strip, source, panel, square * SIDE);
+            }
+            for square in whole..num_squares {
+                along_k::<S, FORM, false>(strip, source, panel, square * SIDE);
             }
         }
     } else {
         // Rows are long and panels far apart, so a few rows of all panels come first.
         for square in 0..num_squares {
-            for panel in 0..num_panels {
-                along_lanes::<S, FORMAT>(strip, source, panel, square * SIDE);
+            let whole = if square < whole_squares { whole_panels } else { 0 };
+            for panel in 0..whole {
+                along_lanes::<S, FORM, true>(strip, source, panel, square * SIDE);
+            }
+            for panel in whole..num_panels {
+                along_lanes::<S, FORM, false>(strip, source, panel, square * SIDE);
             }
         }
     }
@@ -153,103 +208,125 @@ unsafe fn pack_as<S: Source, const FORMAT: usize>(strip: &Strip<'_>, source: S) 
 /// A square from a source whose k are contiguous.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn along_k<S: Source, const FORMAT: usize>(
+unsafe fn along_k<S: Source, const FORM: usize, const WHOLE: bool>(
     strip: &Strip<'_>,
     source: S,
     panel: usize,
     word: usize,
 ) {
     let lane = panel * PANEL_LANES;
-    let k = if FORMAT == 2 { 2 * word } else { word };
-    let count = strip.num_k.saturating_sub(k);
-    let num_lanes = strip.num_lanes - lane;
+    let k = if FORM >= PAIRS { 2 * word } else { word };
+    let count = if WHOLE { 2 * SIDE } else { strip.num_k.saturating_sub(k) };
+    let num_lanes = if WHOLE { PANEL_LANES } else { strip.num_lanes - lane };
+    let first = source.offset(lane * strip.lane_stride + k);
     let mut rows = [_mm512_setzero_si512(); SIDE];
     for (i, row) in rows.iter_mut().enumerate() {
-        if i < num_lanes && count > 0 {
-            let from = source.offset((lane + i) * strip.lane_stride + k);
-            *row = match FORMAT {
-                0 => _mm512_castps_si512(from.floats(mask16(count))),
-                1 => _mm512_slli_epi32::<16>(round(from.floats(mask16(count)))),
-                _ => from.halves(count),
+        if i < num_lanes {
+            let from = first.offset(i * strip.lane_stride);
+            *row = match FORM {
+                F32 => _mm512_castps_si512(from.floats(mask16(count))),
+                ROUNDED => _mm512_slli_epi32::<16>(round(from.floats(mask16(count)))),
+                _ => from.halves::<FORM>(count),
             };
         }
     }
     if strip.layout == Layout::Rows {
-        store_rows(strip, panel, word, &rows);
+        store_rows::<WHOLE>(strip, panel, word, &rows);
     } else {
         transpose(&mut rows);
-        store_words(strip, panel, word, &rows);
+        store_words::<WHOLE>(strip, panel, word, &rows);
     }
 }
 
 /// A square from a source whose lanes are contiguous.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn along_lanes<S: Source, const FORMAT: usize>(
+unsafe fn along_lanes<S: Source, const FORM: usize, const WHOLE: bool>(
     strip: &Strip<'_>,
     source: S,
     panel: usize,
     word: usize,
 ) {
     let lane = panel * PANEL_LANES;
-    let mask = mask16(strip.num_lanes - lane);
-    let row =
-        |k: usize| (k < strip.num_k).then(|| unsafe { source.offset(lane + k * strip.k_stride) });
+    // No lanes where k ends.
+    let mask = |k: usize| match WHOLE {
+        true => !0,
+        false if k < strip.num_k => mask16(strip.num_lanes - lane),
+        false => 0,
+    };
+    let row = |k: usize| unsafe { source.offset(lane + k * strip.k_stride) };
     let mut words = [_mm512_setzero_si512(); SIDE];
     for (i, out) in words.iter_mut().enumerate() {
         let word = word + i;
-        if FORMAT == 2 {
-            *out = S::pairs(row(2 * word), row(2 * word + 1), mask);
-        } else if let Some(row) = row(word) {
-            let values = row.floats(mask);
-            *out = match FORMAT {
-                0 => _mm512_castps_si512(values),
-                _ => _mm512_slli_epi32::<16>(round(values)),
-            };
-        }
+        *out = match FORM {
+            F32 => _mm512_castps_si512(row(word).floats(mask(word))),
+            ROUNDED => _mm512_slli_epi32::<16>(round(row(word).floats(mask(word)))),
+            _ => {
+                let k = 2 * word;
+                S::pairs::<FORM>(row(k), row(k + 1), [mask(k), mask(k + 1)])
+            }
+        };
     }
     if strip.layout == Layout::Rows {
         transpose(&mut words);
-        store_rows(strip, panel, word, &words);
+        store_rows::<WHOLE>(strip, panel, word, &words);
     } else {
-        store_words(strip, panel, word, &words);
+        store_words::<WHOLE>(strip, panel, word, &words);
     }
 }
 
 /// Stores `[word][lane]`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn store_words(strip: &Strip<'_>, panel: usize, word: usize, words: &[__m512i; SIDE]) {
-    let count = SIDE.min(strip.num_words - word);
+unsafe fn store_words<const WHOLE: bool>(
+    strip: &Strip<'_>,
+    panel: usize,
+    word: usize,
+    words: &[__m512i; SIDE],
+) {
+    let count = if WHOLE { SIDE } else { SIDE.min(strip.num_words - word) };
     let word = strip.first_word + word;
     let target = strip.target.add(panel * strip.panel_words);
     if strip.layout == Layout::Halves {
-        let upper = target.add(strip.panel_words / 2);
+        let lower = target.add(word * PANEL_LANES / 2);
+        let upper = lower.add(strip.panel_words / 2);
         for (i, &words) in words.iter().enumerate() {
             if i < count {
-                let at = (word + i) * PANEL_LANES / 2;
-                _mm256_storeu_si256(target.add(at).cast(), _mm512_castsi512_si256(words));
+                let at = i * PANEL_LANES / 2;
+                _mm256_storeu_si256(lower.add(at).cast(), _mm512_castsi512_si256(words));
                 _mm256_storeu_si256(upper.add(at).cast(), _mm512_extracti64x4_epi64::<1>(words));
             }
         }
     } else {
+        let target = target.add(word * PANEL_LANES);
         for (i, &words) in words.iter().enumerate() {
             if i < count {
-                _mm512_storeu_si512(target.add((word + i) * PANEL_LANES).cast(), words);
+                _mm512_storeu_si512(target.add(i * PANEL_LANES).cast(), words);
             }
         }
     }
 }
 
-/// Stores `[lane][word]`, perhaps half a tile of AMX.
+/// Stores `[lane][word]`, perhaps parts of two tiles of AMX.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn store_rows(strip: &Strip<'_>, panel: usize, word: usize, rows: &[__m512i; SIDE]) {
-    let count = SIDE.min(strip.num_words - word);
+unsafe fn store_rows<const WHOLE: bool>(
+    strip: &Strip<'_>,
+    panel: usize,
+    word: usize,
+    rows: &[__m512i; SIDE],
+) {
+    let count = if WHOLE { SIDE } else { SIDE.min(strip.num_words - word) };
     let word = strip.first_word + word;
-    // A strip begins at a multiple of eight words and ends at one of 16 or within this tile.
-    let split = SIDE - word % SIDE;
     let target = strip.target.add(panel * strip.panel_words);
+    if WHOLE {
+        let target = target.add(word * PANEL_LANES);
+        for (lane, &row) in rows.iter().enumerate() {
+            _mm512_storeu_si512(target.add(lane * SIDE).cast(), row);
+        }
+        return;
+    }
+    let split = SIDE - word % SIDE;
     for (lane, &row) in rows.iter().enumerate() {
         let at = |word: usize| target.add(Layout::Rows.index(strip.panel_words, word, lane));
         let first = mask16(count.min(split));

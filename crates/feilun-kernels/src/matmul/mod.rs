@@ -22,6 +22,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bf16;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod dequantize;
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) mod emulated_tiles;
 mod portable;
