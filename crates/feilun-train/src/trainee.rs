@@ -71,19 +71,20 @@ impl ModelLearner {
         let is_mismatched =
             |row: &&PackedRow| row.origins.iter().any(|origin| origin.part == Part::Mismatched);
         let (mut policies, mut references) = (Vec::new(), Vec::new());
-        for row in rows.iter().filter(is_mismatched) {
+        for row in rows.iter().filter(|row| is_measured_only(row)) {
             let reference = self.references(row)?;
             let policy = self.trainee.score(row.batch(), Some(&row.learn))?;
             let policy = row.document_log_probs(policy);
-            for ((origin, policy), reference) in row.origins.iter().zip(policy).zip(reference) {
-                if origin.part == Part::Mismatched {
-                    policies.push(policy);
-                    references.push(reference);
-                }
-            }
+            policies.extend(policy);
+            references.extend(reference);
         }
         Ok(crate::objective::Kto::reference_point(&policies, &references))
     }
+}
+
+/// Rows of mismatched pairs come beside those that are learned, for KTO's reference point.
+fn is_measured_only(row: &PackedRow) -> bool {
+    row.origins.iter().all(|origin| origin.part == Part::Mismatched)
 }
 
 impl Learner for ModelLearner {
@@ -109,6 +110,9 @@ impl Learner for ModelLearner {
     }
 
     fn accumulate(&mut self, row: &PackedRow) -> Result<Sums, BoxError> {
+        if is_measured_only(row) {
+            return Ok(Sums::default());
+        }
         let references = self.references(row)?;
         let ModelLearner { trainee, objective, label_smoothing, totals, coefficients, .. } = self;
         coefficients.clear();
@@ -134,6 +138,9 @@ impl Learner for ModelLearner {
     }
 
     fn loss(&mut self, row: &PackedRow) -> Result<Sums, BoxError> {
+        if is_measured_only(row) {
+            return Ok(Sums::default());
+        }
         let references = self.references(row)?;
         let ModelLearner { trainee, objective, totals, coefficients, .. } = self;
         coefficients.clear();

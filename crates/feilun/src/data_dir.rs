@@ -5,6 +5,7 @@
 //! DATA/models/NAME/...             its files
 //! DATA/models/.partial/NAME/       a pull on its way, resumable
 //! DATA/models/.partial/NAME.lock   held by the pull that works on it
+//! DATA/runs/NAME/                 a training run: configuration, metrics, checkpoints, result
 //! DATA/kernels.json                the fastest kernels of this machine, measured at first start
 //! ```
 
@@ -38,6 +39,10 @@ impl DataDir {
 
     pub(crate) fn model(&self, name: &ModelName) -> PathBuf {
         self.models().join(name.as_str())
+    }
+
+    pub(crate) fn run(&self, name: &ModelName) -> PathBuf {
+        self.0.join("runs").join(name.as_str())
     }
 
     pub(crate) fn partials(&self) -> PathBuf {

@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Failed,
     /// The command line or the configuration is wrong; nothing was touched.
     Usage,
+    /// A gate or a guard said no.
+    Refused,
     /// The user broke it off.
     Interrupted,
 }
@@ -25,6 +27,7 @@ impl Kind {
         match self {
             Kind::Failed => 1,
             Kind::Usage => 2,
+            Kind::Refused => 3,
             Kind::Interrupted => crate::interrupt::EXIT_CODE,
         }
     }
@@ -33,6 +36,7 @@ impl Kind {
         match self {
             Kind::Failed => "error",
             Kind::Usage => "usage error",
+            Kind::Refused => "refused",
             Kind::Interrupted => "interrupted",
         }
     }
@@ -53,6 +57,10 @@ impl Failure {
 
     pub(crate) fn usage(message: impl Display) -> Failure {
         Failure { kind: Kind::Usage, ..Failure::failed(message) }
+    }
+
+    pub(crate) fn refused(message: impl Display) -> Failure {
+        Failure { kind: Kind::Refused, ..Failure::failed(message) }
     }
 
     pub(crate) fn interrupted(message: impl Display) -> Failure {

@@ -43,6 +43,11 @@ impl Interrupt {
         self.is_deadly.store(false, Ordering::Relaxed);
     }
 
+    /// Set by the next Ctrl-C after [`Interrupt::spare_one`].
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.was_pressed)
+    }
+
     pub(crate) fn was_pressed(&self) -> bool {
         self.was_pressed.load(Ordering::Relaxed)
     }

@@ -51,6 +51,23 @@ pub(crate) fn processor() -> String {
     model.map_or("unknown", |(_, name)| name.trim()).to_owned()
 }
 
+/// The peak of this process's resident memory, in bytes.
+pub(crate) fn peak_memory() -> Option<u64> {
+    kibibytes("/proc/self/status", "VmHWM:")
+}
+
+/// Memory that can be had without pushing others out, in bytes.
+pub(crate) fn available_memory() -> Option<u64> {
+    kibibytes("/proc/meminfo", "MemAvailable:")
+}
+
+/// A figure in one of the kernel's tables.
+fn kibibytes(path: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let figure = text.lines().find_map(|line| line.strip_prefix(name))?;
+    figure.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Threads to compute with: `FEILUN_THREADS`, or as many as this process may use at once, which
 /// the process's CPU affinity and its control group's quota decide.
 pub(crate) fn threads(environment: &Environment) -> Outcome<usize> {

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, environment: Environment) -> failure::Outcome {
     let interrupt = interrupt::Interrupt::install()?;
-    let session = commands::Session::new(cli.data, environment, interrupt)?;
+    let data = cli.command.data_dir(cli.data);
+    let session = commands::Session::new(data, environment, interrupt)?;
     commands::run(cli.command, &session)
 }

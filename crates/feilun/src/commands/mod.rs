@@ -7,6 +7,7 @@ mod doctor;
 mod models;
 mod pull;
 mod score;
+mod tune;
 
 use std::path::PathBuf;
 
@@ -22,11 +23,23 @@ pub(crate) enum Command {
     Chat(chat::Args),
     Complete(complete::Args),
     Score(score::Args),
+    Tune(tune::Args),
     Pull(pull::Args),
     Models(models::Args),
     #[command(subcommand)]
     Bench(bench::Bench),
     Doctor(doctor::Args),
+}
+
+impl Command {
+    /// The data directory that the command line names. Where training data are the matter,
+    /// `--data` names those, and `--data-dir` the directory.
+    pub(crate) fn data_dir(&self, data: Option<PathBuf>) -> Option<PathBuf> {
+        match self {
+            Command::Tune(args) => args.data_dir.clone(),
+            _ => data,
+        }
+    }
 }
 
 /// What every command works with.
@@ -54,6 +67,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Outcome {
         Command::Chat(args) => chat::run(args, session),
         Command::Complete(args) => complete::run(&args, session),
         Command::Score(args) => score::run(&args, session),
+        Command::Tune(args) => tune::run(&args, session),
         Command::Pull(args) => pull::run(&args, session),
         Command::Models(args) => models::run(args, session),
         Command::Bench(bench) => bench::run(&bench, session),
