@@ -13,6 +13,7 @@
 //! The forward and backward pass are `feilun_model::train`. This crate knows no HTTP and no apps; it
 //! never prints, exits or reads the environment.
 
+pub mod bench;
 pub mod data;
 pub mod guard;
 pub mod learner;

@@ -68,8 +68,6 @@ impl ModelLearner {
 
     /// z₀ of KTO over the rows of a step.
     fn reference_point(&mut self, rows: &[PackedRow]) -> Result<f64, BoxError> {
-        let is_mismatched =
-            |row: &&PackedRow| row.origins.iter().any(|origin| origin.part == Part::Mismatched);
         let (mut policies, mut references) = (Vec::new(), Vec::new());
         for row in rows.iter().filter(|row| is_measured_only(row)) {
             let reference = self.references(row)?;

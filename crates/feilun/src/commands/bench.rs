@@ -1,4 +1,6 @@
-//! `feilun bench`: how fast this machine runs a model, or the kernels alone.
+//! `feilun bench`: how fast this machine runs or trains a model, or the kernels alone.
+
+mod train;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +17,17 @@ use crate::machine;
 use crate::output;
 use crate::resolve;
 
-/// Measure how fast this machine runs a model, or the kernels alone
+/// Measure how fast this machine runs or trains a model, or the kernels alone
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "\
 Examples:
   feilun bench infer --model smollm2-135m-instruct
   feilun bench infer --prompt-tokens 512 --generate-tokens 0 --json
+  feilun bench train --method lora --sequences 4 --tokens 512
   feilun bench kernels --type Q4_K")]
 pub(crate) enum Bench {
     Infer(InferArgs),
+    Train(train::TrainArgs),
     Kernels(KernelArgs),
 }
 
@@ -73,6 +77,7 @@ pub(crate) struct KernelArgs {
 pub(crate) fn run(bench: &Bench, session: &Session) -> Outcome {
     match bench {
         Bench::Infer(args) => infer(args, session),
+        Bench::Train(args) => train::run(args, session),
         Bench::Kernels(args) => kernels(args, session),
     }
 }
