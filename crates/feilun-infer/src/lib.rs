@@ -27,6 +27,7 @@ pub use constraint::{Constraint, ConstraintCompiler, ConstraintLimits, Constrain
 pub use decoder::{Decoder, LogitsView};
 pub use engine::{Clock, Engine, EngineConfig};
 pub use event::{Event, EventKind, Finish, FinishReason};
-pub use request::{Request, RequestId, SubmitError};
+pub use kv::prefix::AdapterDigest;
+pub use request::{LoadedAdapter, Request, RequestId, SubmitError};
 pub use sampling::SamplingParams;
 pub use vocabulary::{TextStream, Vocabulary};

@@ -166,7 +166,7 @@ fn scoring_reports_every_token_but_the_first() {
         let mut engine = engine(64, 64, config);
         // A neighbour that has computed the same prompt already must not take rows away.
         engine.generate(Request::new(prompt.clone(), 1), |_| ControlFlow::Continue(())).unwrap();
-        let scores = engine.score(prompt.clone(), BatchMode::Fast).unwrap().unwrap();
+        let scores = engine.score(prompt.clone(), None, BatchMode::Fast).unwrap().unwrap();
         assert_eq!(scores.len(), prompt.len() - 1);
         for (index, &score) in scores.iter().enumerate() {
             let row = logits_after(&prompt[..=index]);

@@ -141,9 +141,9 @@ fn scores_are_log_probabilities() {
     let model = load();
     let mut engine = engine(&model, 2, EngineConfig::default());
     let tokens: Vec<u32> = (0..70).map(|i| 1000 + i * 37 % 900).collect();
-    let scores = engine.score(tokens.clone(), BatchMode::Fast).unwrap().unwrap();
+    let scores = engine.score(tokens.clone(), None, BatchMode::Fast).unwrap().unwrap();
     assert_eq!(scores.len(), 69);
     assert!(scores.iter().all(|score| *score < 0.0 && score.is_finite()));
-    let again = engine.score(tokens, BatchMode::Fast).unwrap().unwrap();
+    let again = engine.score(tokens, None, BatchMode::Fast).unwrap().unwrap();
     assert_eq!(scores, again);
 }

@@ -1,16 +1,16 @@
 //! From a model's files to an engine that generates: tokenizer, weights, KV cache, threads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use feilun_infer::{Engine, EngineConfig, Vocabulary};
+use feilun_infer::{AdapterDigest, Engine, EngineConfig, LoadedAdapter, Vocabulary};
 use feilun_kernels::Pool;
 use feilun_kernels::matmul::Numerics;
 use feilun_model::{
-    BatchMode, KV_BLOCK_TOKENS, Model, ModelFiles, Session as ModelSession, SessionOptions,
-    TokenizerSource,
+    Adapter, BatchMode, KV_BLOCK_TOKENS, Model, ModelFiles, Session as ModelSession,
+    SessionOptions, TokenizerSource,
 };
 use feilun_text::{ChatFormat, EncodeOptions, GgufVocab, Tokenizer};
 
@@ -26,6 +26,9 @@ pub(crate) struct EngineArgs {
     /// The model: an installed name, the beginning of a digest, or a path
     #[arg(long, short, value_name = "MODEL")]
     pub(crate) model: Option<String>,
+    /// A LoRA adapter in PEFT's layout, made for this model, such as `feilun tune` writes
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Threads to compute with, instead of all
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -55,7 +58,14 @@ impl EngineArgs {
     }
 
     pub(crate) fn open(&self, session: &Session) -> Outcome<OpenModel> {
-        OpenModel::open(resolve::find(session, self.model.as_deref())?)
+        let mut model = OpenModel::open(resolve::find(session, self.model.as_deref())?)?;
+        if let Some(folder) = &self.adapter {
+            let adapter = Adapter::open(folder, model.files.config())
+                .doing(|| format!("the adapter for {}", model.found.label))?;
+            let digest = AdapterDigest(*adapter.digest.as_bytes());
+            model.adapter = Some(LoadedAdapter { digest, weights: Arc::new(adapter) });
+        }
+        Ok(model)
     }
 }
 
@@ -83,13 +93,15 @@ pub(crate) struct OpenModel {
     pub(crate) found: FoundModel,
     pub(crate) files: ModelFiles,
     pub(crate) tokenizer: Arc<Tokenizer>,
+    /// What every request asks for.
+    pub(crate) adapter: Option<LoadedAdapter>,
 }
 
 impl OpenModel {
     pub(crate) fn open(found: FoundModel) -> Outcome<OpenModel> {
         let files = ModelFiles::open(&found.path)?;
         let tokenizer = tokenizer(&files).doing(|| format!("the tokenizer of {}", found.label))?;
-        Ok(OpenModel { found, files, tokenizer: Arc::new(tokenizer) })
+        Ok(OpenModel { found, files, tokenizer: Arc::new(tokenizer), adapter: None })
     }
 
     /// The longest sequence that the model was made for.

@@ -28,7 +28,7 @@ use sequence::Sequence;
 use crate::decoder::{Decoder, LogitsView};
 use crate::event::{Event, EventKind, Finish, FinishReason, GenerationError};
 use crate::kv::KvCache;
-use crate::request::{Request, RequestId, STOP_TOKENS_MAX, SubmitError};
+use crate::request::{LoadedAdapter, Request, RequestId, STOP_TOKENS_MAX, SubmitError};
 use crate::sampling::{Sampler, params};
 use crate::stop;
 use crate::vocabulary::Vocabulary;
@@ -254,9 +254,11 @@ impl<D: Decoder> Engine<D> {
     pub fn score(
         &mut self,
         tokens: Vec<u32>,
+        adapter: Option<LoadedAdapter>,
         mode: BatchMode,
     ) -> Result<Result<Vec<f32>, GenerationError>, SubmitError> {
-        let request = Request { prompt_logprobs: Some(0), mode, ..Request::new(tokens, 0) };
+        let prompt_logprobs = Some(0);
+        let request = Request { prompt_logprobs, adapter, mode, ..Request::new(tokens, 0) };
         let mut scores = Vec::with_capacity(request.prompt.len());
         let finish = self.generate(request, |event| {
             if let EventKind::PromptLogprobs { logprobs, .. } = &event.kind {

@@ -151,6 +151,7 @@ impl Chat<'_> {
         };
         let request = Request {
             sampling: self.sampling.clone(),
+            adapter: self.model.adapter.clone(),
             mode: self.args.engine.mode(),
             ..Request::new(prompt, max_tokens)
         };

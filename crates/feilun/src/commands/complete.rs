@@ -83,6 +83,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
         sampling,
         stop_strings: args.stop.clone(),
         constraint,
+        adapter: model.adapter.clone(),
         mode: args.engine.mode(),
         ..Request::new(prompt, args.max_tokens)
     };

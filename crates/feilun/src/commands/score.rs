@@ -127,7 +127,7 @@ fn score(
     // The first token of all has nothing before it.
     let mut logprobs = vec![None; tokens.len().min(1)];
     for Window { start, end } in windows(tokens.len(), window) {
-        let scored = engine.score(tokens[start..end].to_vec(), mode)??;
+        let scored = engine.score(tokens[start..end].to_vec(), model.adapter.clone(), mode)??;
         let known = logprobs.len() - start - 1;
         logprobs.extend(scored.into_iter().skip(known).map(Some));
     }
