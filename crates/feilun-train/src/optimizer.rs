@@ -299,7 +299,7 @@ mod tests {
                 let gradient = scale * f64::from(gradients[i]);
                 *m = 0.8 * *m + 0.2 * gradient;
                 *v = 0.9 * *v + 0.1 * gradient * gradient;
-                let corrected = |x: f64, beta: f64| x / (1.0 - beta.powi(num_updates as i32));
+                let corrected = |x: f64, beta: f64| x / (1.0 - beta.powi(num_updates));
                 let decay = if (73..78).contains(&i) { 0.0 } else { 0.1 };
                 *value -= rate * decay * *value;
                 *value -= rate * corrected(*m, 0.8) / (corrected(*v, 0.9).sqrt() + 1e-6);
