@@ -1,14 +1,14 @@
 //! Optimizers: gradients in, changed weights out.
 //!
-//! The state is flat, as values and gradients are. What is decided here: which parameters are
-//! decayed; the arithmetic is in `plain`.
-
-mod plain;
+//! The state is flat, as values and gradients are; the arithmetic is
+//! `feilun_kernels::optimizer`. What is decided here: which parameters are decayed, and which are
+//! matrices to be updated as such.
 
 use std::ops::Range;
 
-use self::plain::{AdamW, adamw, sum_of_squares};
+use feilun_kernels::gemm::Precision;
 use feilun_kernels::memory::{AlignedBytes, OutOfMemory};
+use feilun_kernels::optimizer::{AdamW, Muon, MuonScratch, adamw, muon, sum_of_squares};
 use feilun_kernels::{Isa, Pool};
 use feilun_model::train::{ParameterInfo, ParameterKind};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ pub enum OptimizerSettings {
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
     #[serde(rename = "adamw")]
     AdamW(AdamWSettings),
+    /// Muon for the matrices of layers, AdamW for embeddings, the head, norms and biases.
+    Muon(MuonSettings),
 }
 
 /// The settings of AdamW.
@@ -44,11 +46,51 @@ impl Default for AdamWSettings {
     }
 }
 
+/// The settings of Muon.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MuonSettings {
+    /// The learning rate of matrices, over that of the rest: the run's learning rate is AdamW's.
+    pub matrix_rate: f64,
+    /// How much of the mean gradient is kept from step to step.
+    pub momentum: f64,
+    /// The share of a matrix's weight that a step at (its) learning rate 1 would take away.
+    pub weight_decay: f64,
+    /// For what is no matrix of a layer.
+    pub rest: AdamWSettings,
+}
+
+impl Default for MuonSettings {
+    /// Jordan's momentum, and his 0.02 for matrices where the rest learns at 0.001.
+    fn default() -> MuonSettings {
+        let rest = AdamWSettings::default();
+        MuonSettings { matrix_rate: 20.0, momentum: 0.95, weight_decay: 0.0, rest }
+    }
+}
+
+/// How a stretch of the flat vectors is updated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Update {
+    AdamW { is_decayed: bool },
+    Muon { shape: (usize, usize) },
+}
+
 /// A stretch of the flat vectors that is updated in one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stretch {
     range: Range<usize>,
-    is_decayed: bool,
+    update: Update,
+}
+
+/// One step: what is the same for all stretches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UpdateStep {
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// The gradient is taken times this.
+    pub gradient_scale: f64,
+    /// Counts the updates: 1 for the first.
+    pub num_updates: u64,
 }
 
 /// Settings with their state.
@@ -57,7 +99,9 @@ pub struct Optimizer {
     settings: OptimizerSettings,
     stretches: Vec<Stretch>,
     first_moments: AlignedBytes,
+    /// Of matrices that Muon updates, all zero and never touched.
     second_moments: AlignedBytes,
+    scratch: MuonScratch,
 }
 
 impl Optimizer {
@@ -73,9 +117,10 @@ impl Optimizer {
         let bytes = len.saturating_mul(size_of::<f32>());
         Ok(Optimizer {
             settings,
-            stretches: stretches(parameters),
+            stretches: stretches(&settings, parameters),
             first_moments: AlignedBytes::zeroed(bytes)?,
             second_moments: AlignedBytes::zeroed(bytes)?,
+            scratch: MuonScratch::default(),
         })
     }
 
@@ -84,42 +129,41 @@ impl Optimizer {
         (2 * size_of::<f32>() * num_parameters) as u64
     }
 
-    /// Applies one step. `num_updates` counts it: 1 for the first. The gradient is taken times
-    /// `gradient_scale`.
-    #[expect(clippy::too_many_arguments, reason = "a step is all of these")]
+    /// Applies one step.
+    ///
+    /// # Errors
+    /// When there is no room for Muon's working memory; it is there after the first step.
     pub fn update(
         &mut self,
         pool: &mut Pool,
         isa: Isa,
         values: &mut [f32],
         gradients: &[f32],
-        learning_rate: f64,
-        gradient_scale: f64,
-        num_updates: u64,
-    ) {
-        let OptimizerSettings::AdamW(settings) = self.settings;
+        step: &UpdateStep,
+    ) -> Result<(), OutOfMemory> {
+        let (rest, matrices) = match &self.settings {
+            OptimizerSettings::AdamW(settings) => (settings, None),
+            OptimizerSettings::Muon(settings) => (&settings.rest, Some(settings)),
+        };
         for stretch in &self.stretches {
             let range = stretch.range.clone();
-            let weight_decay = if stretch.is_decayed { settings.weight_decay } else { 0.0 };
-            let step = AdamW {
-                lr: learning_rate as f32,
-                beta1: settings.beta1 as f32,
-                beta2: settings.beta2 as f32,
-                eps: settings.epsilon as f32,
-                weight_decay: weight_decay as f32,
-                step: num_updates,
-                gradient_scale: gradient_scale as f32,
-            };
-            adamw(
-                pool,
-                isa,
-                &mut values[range.clone()],
-                &gradients[range.clone()],
-                &mut self.first_moments.as_f32_mut()[range.clone()],
-                &mut self.second_moments.as_f32_mut()[range],
-                &step,
-            );
+            let values = &mut values[range.clone()];
+            let gradients = &gradients[range.clone()];
+            let m = &mut self.first_moments.as_f32_mut()[range.clone()];
+            match (stretch.update, matrices) {
+                (Update::Muon { shape }, Some(settings)) => {
+                    let step = muon_step(settings, step);
+                    let scratch = &mut self.scratch;
+                    muon(pool, isa, values, shape, gradients, m, &step, scratch)?;
+                }
+                (update, _) => {
+                    let is_decayed = update != Update::AdamW { is_decayed: false };
+                    let v = &mut self.second_moments.as_f32_mut()[range];
+                    adamw(pool, isa, values, gradients, m, v, &adamw_step(rest, is_decayed, step));
+                }
+            }
         }
+        Ok(())
     }
 
     /// The state, under the names that it has in a checkpoint.
@@ -149,16 +193,47 @@ pub fn clip_scale(gradient_norm: f64, clip_norm: f64) -> f64 {
     if clip_norm > 0.0 && gradient_norm > clip_norm { clip_norm / gradient_norm } else { 1.0 }
 }
 
-/// Neighbours that are treated alike become one.
-fn stretches(parameters: &[ParameterInfo]) -> Vec<Stretch> {
+fn adamw_step(settings: &AdamWSettings, is_decayed: bool, step: &UpdateStep) -> AdamW {
+    AdamW {
+        lr: step.learning_rate,
+        beta1: settings.beta1,
+        beta2: settings.beta2,
+        eps: settings.epsilon,
+        weight_decay: if is_decayed { settings.weight_decay } else { 0.0 },
+        step: step.num_updates,
+        gradient_scale: step.gradient_scale,
+    }
+}
+
+fn muon_step(settings: &MuonSettings, step: &UpdateStep) -> Muon {
+    Muon {
+        lr: settings.matrix_rate * step.learning_rate,
+        momentum: settings.momentum,
+        weight_decay: settings.weight_decay,
+        gradient_scale: step.gradient_scale,
+        precision: Precision::Bf16,
+    }
+}
+
+/// Neighbours that are treated alike become one; a matrix stays one of its own.
+fn stretches(settings: &OptimizerSettings, parameters: &[ParameterInfo]) -> Vec<Stretch> {
     let mut stretches: Vec<Stretch> = Vec::new();
     for info in parameters {
-        let is_decayed = info.kind != ParameterKind::Vector;
+        let update = match (settings, info.kind, &info.shape[..]) {
+            (OptimizerSettings::Muon(_), ParameterKind::Matrix, &[rows, cols]) => {
+                Update::Muon { shape: (rows, cols) }
+            }
+            _ => Update::AdamW { is_decayed: info.kind != ParameterKind::Vector },
+        };
         match stretches.last_mut() {
-            Some(last) if last.is_decayed == is_decayed && last.range.end == info.range.start => {
+            Some(last)
+                if matches!(update, Update::AdamW { .. })
+                    && last.update == update
+                    && last.range.end == info.range.start =>
+            {
                 last.range.end = info.range.end;
             }
-            _ => stretches.push(Stretch { range: info.range.clone(), is_decayed }),
+            _ => stretches.push(Stretch { range: info.range.clone(), update }),
         }
     }
     stretches
@@ -191,8 +266,12 @@ mod tests {
     #[test]
     fn vectors_are_not_decayed_and_neighbours_are_one() {
         let expected = [(0..73, true), (73..78, false), (78..85, true)];
-        let expected = expected.map(|(range, is_decayed)| Stretch { range, is_decayed });
-        assert_eq!(stretches(&parameters()), expected);
+        let expected = expected.map(|(range, is_decayed)| {
+            let update = Update::AdamW { is_decayed };
+            Stretch { range, update }
+        });
+        let settings = OptimizerSettings::AdamW(AdamWSettings::default());
+        assert_eq!(stretches(&settings, &parameters()), expected);
     }
 
     /// The formulas of the paper, in f64 and without care for speed.
@@ -210,20 +289,17 @@ mod tests {
             let gradients: Vec<f32> =
                 (0..85).map(|i| ((i * num_updates) as f32 * 0.3).cos()).collect();
             let (rate, scale) = (0.01 * num_updates as f64, 0.5);
-            optimizer.update(
-                &mut pool,
-                Isa::Portable,
-                &mut values,
-                &gradients,
-                rate,
-                scale,
-                num_updates as u64,
-            );
+            let step = UpdateStep {
+                learning_rate: rate,
+                gradient_scale: scale,
+                num_updates: num_updates as u64,
+            };
+            optimizer.update(&mut pool, Isa::Portable, &mut values, &gradients, &step).unwrap();
             for (i, [value, m, v]) in reference.iter_mut().enumerate() {
                 let gradient = scale * f64::from(gradients[i]);
                 *m = 0.8 * *m + 0.2 * gradient;
                 *v = 0.9 * *v + 0.1 * gradient * gradient;
-                let corrected = |x: f64, beta: f64| x / (1.0 - beta.powi(num_updates as i32));
+                let corrected = |x: f64, beta: f64| x / (1.0 - beta.powi(num_updates));
                 let decay = if (73..78).contains(&i) { 0.0 } else { 0.1 };
                 *value -= rate * decay * *value;
                 *value -= rate * corrected(*m, 0.8) / (corrected(*v, 0.9).sqrt() + 1e-6);
@@ -232,6 +308,49 @@ mod tests {
         for (i, (found, [expected, ..])) in values.iter().zip(&reference).enumerate() {
             assert!((f64::from(*found) - expected).abs() < 1e-5, "{i}: {found}, {expected}");
         }
+    }
+
+    /// Two matrices of one row: orthogonal then means of length one, whatever the gradient.
+    #[test]
+    fn muon_moves_matrices_and_adamw_the_rest() {
+        let info = |kind, shape: &[usize], range| ParameterInfo {
+            name: String::new(),
+            shape: shape.to_vec(),
+            kind,
+            range,
+        };
+        let parameters = [
+            info(ParameterKind::Embedding, &[2, 4], 0..8),
+            info(ParameterKind::Matrix, &[1, 8], 8..16),
+            info(ParameterKind::Matrix, &[1, 8], 16..24),
+            info(ParameterKind::Vector, &[8], 24..32),
+        ];
+        let rest = AdamWSettings { weight_decay: 0.0, ..AdamWSettings::default() };
+        let settings = MuonSettings { matrix_rate: 10.0, rest, ..MuonSettings::default() };
+        let settings = OptimizerSettings::Muon(settings);
+        let updates = stretches(&settings, &parameters).into_iter().map(|s| s.update);
+        let shape = (1, 8);
+        let rest = |is_decayed| Update::AdamW { is_decayed };
+        let expected = [rest(true), Update::Muon { shape }, Update::Muon { shape }, rest(false)];
+        assert_eq!(updates.collect::<Vec<_>>(), expected);
+        let mut optimizer = Optimizer::new(settings, &parameters).unwrap();
+        let mut pool = Pool::new(1).unwrap();
+        let mut values = [0.0; 32];
+        let gradients: Vec<f32> = (0..32).map(|i| 0.1 + (i % 8) as f32).collect();
+        let step = UpdateStep { learning_rate: 0.01, gradient_scale: 1.0, num_updates: 1 };
+        optimizer.update(&mut pool, Isa::Portable, &mut values, &gradients, &step).unwrap();
+        for i in (0..8).chain(24..32) {
+            assert!((values[i] + 0.01).abs() < 1e-4, "AdamW's first step: {}", values[i]);
+        }
+        for matrix in [8..16, 16..24] {
+            let length = values[matrix.clone()].iter().map(|x| x * x).sum::<f32>().sqrt();
+            // Jordan's iteration ends between 0.7 and 1.2.
+            assert!((0.065..0.125).contains(&length), "{length}");
+            let ratio = values[matrix.end - 1] / values[matrix.start];
+            assert!((ratio - 71.0).abs() < 2.0, "along the gradient: {ratio}");
+        }
+        let [_, (_, second)] = optimizer.state();
+        assert!(second[8..24].iter().all(|&x| x == 0.0) && second[0] > 0.0);
     }
 
     #[test]

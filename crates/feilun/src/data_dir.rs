@@ -5,7 +5,7 @@
 //! DATA/models/NAME/...             its files
 //! DATA/models/.partial/NAME/       a pull on its way, resumable
 //! DATA/models/.partial/NAME.lock   held by the pull that works on it
-//! DATA/runs/NAME/                 a training run: configuration, metrics, checkpoints, result
+//! DATA/runs/NAME/                  a training run: configuration, metrics, checkpoints, result
 //! DATA/kernels.json                the fastest kernels of this machine, measured at first start
 //! ```
 
@@ -41,28 +41,26 @@ impl DataDir {
         self.models().join(name.as_str())
     }
 
-    pub(crate) fn run(&self, name: &ModelName) -> PathBuf {
-        self.0.join("runs").join(name.as_str())
-    }
-
     pub(crate) fn partials(&self) -> PathBuf {
         self.models().join(".partial")
     }
 
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.0.join("runs")
+    }
+
+    pub(crate) fn run(&self, name: &ModelName) -> PathBuf {
+        self.runs().join(name.as_str())
+    }
+
+    /// The names of the runs, sorted.
+    pub(crate) fn run_names(&self) -> Outcome<Vec<ModelName>> {
+        names_in(&self.runs())
+    }
+
     /// The installed models by name. Folders without a readable manifest come with the reason.
     pub(crate) fn installed(&self) -> Outcome<Vec<(ModelName, Outcome<Manifest>)>> {
-        let folder = self.models();
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.doing(|| format!("cannot read {}", folder.display()))?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            // Whatever else lies there, such as `.partial`, is no model.
-            let name = entry?.file_name();
-            names.extend(name.to_str().and_then(|text| text.parse::<ModelName>().ok()));
-        }
-        names.sort();
+        let names = names_in(&self.models())?;
         Ok(names
             .into_iter()
             .map(|name| {
@@ -71,4 +69,20 @@ impl DataDir {
             })
             .collect())
     }
+}
+
+/// The names in a folder that are names of ours, sorted. Whatever else lies there, such as
+/// `.partial`, is left out; a folder that is not there has none.
+fn names_in(folder: &Path) -> Outcome<Vec<ModelName>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.doing(|| format!("cannot read {}", folder.display()))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        names.extend(name.to_str().and_then(|text| text.parse::<ModelName>().ok()));
+    }
+    names.sort();
+    Ok(names)
 }

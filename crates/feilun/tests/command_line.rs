@@ -94,6 +94,8 @@ fn help_of_every_command() {
         &["pull", "--help"],
         &["models", "--help"],
         &["models", "verify", "--help"],
+        &["runs", "--help"],
+        &["runs", "compare", "--help"],
         &["doctor", "--help"],
     ] {
         let name = format!("help {}", args[..args.len() - 1].join(" "));

@@ -25,7 +25,7 @@ const FAST_PAIRS: usize = 3;
 /// Values in memory.
 trait Source: Copy {
     /// The value `index` values on.
-    unsafe fn offset(self, index: usize) -> Self;
+    fn offset(self, index: usize) -> Self;
     /// Values that the mask names, as f32; zeros for the others.
     unsafe fn floats(self, mask: __mmask16) -> __m512;
     /// The first `count` of 32 values, rounded to bf16, in order.
@@ -79,7 +79,7 @@ unsafe fn round_fast(low: __m512, high: __m512) -> __m512i {
 
 impl Source for *const f32 {
     #[inline(always)]
-    unsafe fn offset(self, index: usize) -> Self {
+    fn offset(self, index: usize) -> Self {
         self.wrapping_add(index)
     }
 
@@ -123,7 +123,7 @@ fn interleaved() -> __m512i {
 
 impl Source for *const bf16 {
     #[inline(always)]
-    unsafe fn offset(self, index: usize) -> Self {
+    fn offset(self, index: usize) -> Self {
         self.wrapping_add(index)
     }
 
@@ -254,7 +254,7 @@ unsafe fn along_lanes<S: Source, const FORM: usize, const WHOLE: bool>(
         false if k < strip.num_k => mask16(strip.num_lanes - lane),
         false => 0,
     };
-    let row = |k: usize| unsafe { source.offset(lane + k * strip.k_stride) };
+    let row = |k: usize| source.offset(lane + k * strip.k_stride);
     let mut words = [_mm512_setzero_si512(); SIDE];
     for (i, out) in words.iter_mut().enumerate() {
         let word = word + i;

@@ -81,5 +81,5 @@ pub enum CheckpointError {
         "none of the {num} checkpoints in `{path}` can be used; the newest: {newest}. Move them \
          away to start the run again from its beginning"
     )]
-    NoneVerifies { path: PathBuf, num: usize, newest: Refused },
+    NoneVerifies { path: PathBuf, num: usize, newest: Box<Refused> },
 }

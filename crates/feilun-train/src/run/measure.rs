@@ -8,6 +8,7 @@ use super::training::{Parts, num_tokens};
 use super::{Run, RunError};
 use crate::data::PackedRow;
 use crate::learner::{Batches, Learner};
+use crate::optimizer::{UpdateStep, gradient_norm};
 use crate::planner::{Measurement, Plan, Work, plan, repeat};
 
 /// Steps whose tokens are counted for the average.
@@ -26,7 +27,7 @@ impl<L: Learner, B: Batches> Run<'_, L, B> {
             num_tokens,
             row_time,
             evaluation: self.measure_evaluation(budget.mul_f64(EVALUATION_SHARE))?,
-            update_time: self.measure_update(),
+            update_time: self.measure_update()?,
             disk_bytes_per_second: self.measure_disk()?,
         };
         Ok(plan(&self.work()?, &measured, (self.parts.peak_memory)()))
@@ -76,21 +77,22 @@ impl<L: Learner, B: Batches> Run<'_, L, B> {
 
     /// One update, with gradients and moments of zero and at rate zero: it changes nothing. A
     /// resumed run loads its moments after this.
-    fn measure_update(&mut self) -> Duration {
+    fn measure_update(&mut self) -> Result<Duration, RunError> {
         let Parts { learner, pool, isa, .. } = &mut self.parts;
         let (values, gradients) = learner.values_and_gradients_mut();
         gradients.fill(0.0);
         let optimizer = &mut self.optimizer;
+        let step = UpdateStep { learning_rate: 0.0, gradient_scale: 1.0, num_updates: 1 };
         let mut update = || {
             // The norm is part of it: it reads all gradients.
-            crate::optimizer::gradient_norm(pool, *isa, gradients);
-            optimizer.update(pool, *isa, values, gradients, 0.0, 1.0, 1);
+            gradient_norm(pool, *isa, gradients);
+            optimizer.update(pool, *isa, values, gradients, &step)
         };
         // The first touches the moments for the first time.
-        update();
+        update()?;
         let start = Instant::now();
-        update();
-        start.elapsed()
+        update()?;
+        Ok(start.elapsed())
     }
 
     fn measure_disk(&self) -> Result<f64, RunError> {

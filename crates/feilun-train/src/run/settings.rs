@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::guard::OutlierSettings;
-use crate::optimizer::OptimizerSettings;
+use crate::optimizer::{MuonSettings, OptimizerSettings};
 use crate::schedule::{Schedule, ScheduleError, Shape};
 
 /// What the loop does. All of it is written out: a stored configuration has no defaults that a
@@ -73,12 +73,19 @@ impl TrainingSettings {
     pub fn check(&self) -> Result<(), SettingsError> {
         self.schedule().check()?;
         let is_positive = |x: f64| x.is_finite() && x >= 0.0;
-        let OptimizerSettings::AdamW(adamw) = &self.optimizer;
+        let (adamw, muon) = match &self.optimizer {
+            OptimizerSettings::AdamW(adamw) => (adamw, MuonSettings::default()),
+            OptimizerSettings::Muon(muon) => (&muon.rest, *muon),
+        };
+        let is_rate = muon.matrix_rate.is_finite() && muon.matrix_rate > 0.0;
         let checks = [
             ("beta1", adamw.beta1, (0.0..1.0).contains(&adamw.beta1), "0 to below 1"),
             ("beta2", adamw.beta2, (0.0..1.0).contains(&adamw.beta2), "0 to below 1"),
             ("epsilon", adamw.epsilon, (1e-30..1.0).contains(&adamw.epsilon), "1e-30 to below 1"),
             ("weight_decay", adamw.weight_decay, is_positive(adamw.weight_decay), "at least 0"),
+            ("matrix_rate", muon.matrix_rate, is_rate, "above 0"),
+            ("momentum", muon.momentum, (0.0..1.0).contains(&muon.momentum), "0 to below 1"),
+            ("weight_decay", muon.weight_decay, is_positive(muon.weight_decay), "at least 0"),
             ("clip_norm", self.clip_norm, is_positive(self.clip_norm), "at least 0"),
             (
                 "outliers.sigmas",
@@ -208,6 +215,10 @@ mod tests {
         let mut bad = settings();
         bad.clip_norm = f64::NAN;
         assert_eq!(bad.check().unwrap_err().to_string(), "clip_norm is NaN, expected at least 0");
+        let mut bad = settings();
+        let muon = MuonSettings { momentum: 1.0, ..MuonSettings::default() };
+        bad.optimizer = OptimizerSettings::Muon(muon);
+        assert_eq!(bad.check().unwrap_err().to_string(), "momentum is 1, expected 0 to below 1");
         let mut bad = settings();
         bad.checkpoints.keep_last = 0;
         let error = bad.check().unwrap_err().to_string();

@@ -13,7 +13,7 @@ use crate::data::PackedRow;
 use crate::guard::OutlierGuard;
 use crate::learner::{Batches, Learner};
 use crate::objective::Sums;
-use crate::optimizer::{Optimizer, clip_scale, gradient_norm};
+use crate::optimizer::{Optimizer, UpdateStep, clip_scale, gradient_norm};
 use crate::planner::{Plan, Score};
 use crate::run::TrainingSettings;
 
@@ -212,7 +212,8 @@ impl<'a, L: Learner, B: Batches> Run<'a, L, B> {
             self.state.num_updates += 1;
             let scale = clip_scale(norm, settings.clip_norm);
             let num_updates = self.state.num_updates;
-            self.optimizer.update(pool, *isa, values, gradients, learning_rate, scale, num_updates);
+            let update = UpdateStep { learning_rate, gradient_scale: scale, num_updates };
+            self.optimizer.update(pool, *isa, values, gradients, &update)?;
             self.values_changed()?;
         }
         let num_tokens = num_tokens(&rows);

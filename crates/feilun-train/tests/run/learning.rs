@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use feilun_kernels::{Isa, Pool};
+use feilun_train::optimizer::{MuonSettings, OptimizerSettings};
 use feilun_train::run::checkpoint::Best;
 use feilun_train::run::{Outcome, Parts, Record, Run, RunDirectory, read_metrics};
 
@@ -89,4 +90,22 @@ fn a_plan_changes_nothing_and_is_scored() {
     let is_end =
         |record: &Record| matches!(record, Record::End { score: Some(s), .. } if *s == score);
     assert!(records.iter().any(is_end), "the score is in the metrics");
+}
+
+#[test]
+fn muon_learns_too_and_resumes_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = |root, stop_after| {
+        let mut trial = Trial { stop_after, ..Trial::new(root) };
+        let settings = MuonSettings { matrix_rate: 4.0, ..MuonSettings::default() };
+        trial.settings.optimizer = OptimizerSettings::Muon(settings);
+        trial.settings.num_steps = 80;
+        trial
+    };
+    let (root, other) = (folder.path().join("run"), folder.path().join("other"));
+    let summary = trial(&root, None).finish();
+    let best = summary.best.unwrap();
+    assert!(best.loss < (NUM_TOKENS as f64).ln() - 1.0, "{best:?}");
+    trial(&other, Some(33)).go(|_| ()).unwrap();
+    assert_eq!(trial(&other, None).finish().values_digest, summary.values_digest);
 }

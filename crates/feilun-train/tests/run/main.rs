@@ -3,6 +3,8 @@
 //!
 //! Tests that need a process of their own start this program again, see `child`.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod bigram;
 mod chain;
 mod child;

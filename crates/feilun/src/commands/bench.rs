@@ -1,5 +1,6 @@
 //! `feilun bench`: how fast this machine runs or trains a model, or the kernels alone.
 
+mod gemm;
 mod train;
 
 use std::sync::Arc;
@@ -24,7 +25,8 @@ Examples:
   feilun bench infer --model smollm2-135m-instruct
   feilun bench infer --prompt-tokens 512 --generate-tokens 0 --json
   feilun bench train --method lora --sequences 4 --tokens 512
-  feilun bench kernels --type Q4_K")]
+  feilun bench kernels --type Q4_K
+  feilun bench kernels --gemm")]
 pub(crate) enum Bench {
     Infer(InferArgs),
     Train(train::TrainArgs),
@@ -66,6 +68,9 @@ pub(crate) struct KernelArgs {
     /// One storage type only, such as Q4_K
     #[arg(long = "type")]
     block_type: Option<String>,
+    /// The matrix multiply of training instead
+    #[arg(long, conflicts_with = "block_type")]
+    gemm: bool,
     /// Threads to compute with [default: FEILUN_THREADS, or one per processor]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -220,6 +225,9 @@ fn kernels(args: &KernelArgs, session: &Session) -> Outcome {
     let isa = machine::isa(&session.environment)?;
     let num_threads = threads(args.threads, session)?;
     let mut pool = Pool::new(num_threads)?;
+    if args.gemm {
+        return gemm::gemm(&mut pool, isa, args.json);
+    }
     let mut reports = Vec::new();
     for block_type in types {
         for rows in [1, 2, 4, 8, 16, 128] {

@@ -6,6 +6,7 @@ mod complete;
 mod doctor;
 mod models;
 mod pull;
+mod runs;
 mod score;
 mod tune;
 
@@ -26,6 +27,7 @@ pub(crate) enum Command {
     Tune(tune::Args),
     Pull(pull::Args),
     Models(models::Args),
+    Runs(runs::Args),
     #[command(subcommand)]
     Bench(bench::Bench),
     Doctor(doctor::Args),
@@ -70,6 +72,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Outcome {
         Command::Tune(args) => tune::run(&args, session),
         Command::Pull(args) => pull::run(&args, session),
         Command::Models(args) => models::run(args, session),
+        Command::Runs(args) => runs::run(args, session),
         Command::Bench(bench) => bench::run(&bench, session),
         Command::Doctor(args) => doctor::run(&args, session),
     }

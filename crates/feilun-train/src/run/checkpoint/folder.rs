@@ -118,7 +118,7 @@ impl Checkpoints {
         if refused.is_empty() {
             return Ok((None, refused));
         }
-        let newest = refused.swap_remove(0);
+        let newest = Box::new(refused.swap_remove(0));
         Err(CheckpointError::NoneVerifies { path: self.root.clone(), num: steps.len(), newest })
     }
 
