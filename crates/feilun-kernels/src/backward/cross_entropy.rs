@@ -96,23 +96,31 @@ fn logprob(logit: f32, max: f32, sum: f64) -> f32 {
     (f64::from(logit) - f64::from(max) - sum.ln()) as f32
 }
 
+// In the loops below a function is called in one place only, for whole vectors and for the rest
+// alike: a closure with two callers is left out of line, without the features of its path, and
+// every intrinsic in it becomes a call.
+
 /// The sum of `f` over all values; f(-inf) is 0.
 #[inline(always)]
 fn sum_of<S: Simd>(simd: S, values: &[f32], f: impl Fn(S::F) -> S::F) -> f64 {
     let mut sum = 0.0;
     for part in values.chunks(SUM_LEN) {
         let mut lanes = simd.splat(0.0);
+        let mut rest_sum = 0.0;
         let (chunks, rest) = part.as_chunks::<LANES>();
-        for chunk in chunks {
-            lanes = simd.add(lanes, f(simd.load_array(chunk)));
+        for index in 0..part.len().div_ceil(LANES) {
+            let chunk = chunks.get(index);
+            let term = f(match chunk {
+                Some(chunk) => simd.load_array(chunk),
+                None => load_partial(simd, rest, 0.0),
+            });
+            if chunk.is_some() {
+                lanes = simd.add(lanes, term);
+            } else {
+                rest_sum = first_lanes(simd, term, rest.len());
+            }
         }
-        let mut total = simd.reduce_add(lanes);
-        if !rest.is_empty() {
-            let mut last = [0.0; LANES];
-            simd.store_array(&mut last, f(load_partial(simd, rest, 0.0)));
-            total += last[..rest.len()].iter().sum::<f32>();
-        }
-        sum += f64::from(total);
+        sum += f64::from(simd.reduce_add(lanes) + rest_sum);
     }
     sum
 }
@@ -123,36 +131,51 @@ fn map_and_sum<S: Simd>(simd: S, values: &mut [f32], f: impl Fn(S::F) -> (S::F, 
     let mut sum = 0.0;
     for part in values.chunks_mut(SUM_LEN) {
         let mut lanes = simd.splat(0.0);
+        let mut rest_sum = 0.0;
+        let num_chunks = part.len().div_ceil(LANES);
         let (chunks, rest) = part.as_chunks_mut::<LANES>();
-        for chunk in chunks {
-            let (value, term) = f(simd.load_array(chunk));
-            lanes = simd.add(lanes, term);
-            simd.store_array(chunk, value);
+        for index in 0..num_chunks {
+            let chunk = chunks.get_mut(index);
+            let (value, term) = f(match &chunk {
+                Some(chunk) => simd.load_array(chunk),
+                None => load_partial(simd, rest, 0.0),
+            });
+            if let Some(chunk) = chunk {
+                lanes = simd.add(lanes, term);
+                simd.store_array(chunk, value);
+            } else {
+                rest_sum = first_lanes(simd, term, rest.len());
+                store_partial(simd, rest, value);
+            }
         }
-        let mut total = simd.reduce_add(lanes);
-        if !rest.is_empty() {
-            let (value, term) = f(load_partial(simd, rest, 0.0));
-            store_partial(simd, rest, value);
-            let mut last = [0.0; LANES];
-            simd.store_array(&mut last, term);
-            total += last[..rest.len()].iter().sum::<f32>();
-        }
-        sum += f64::from(total);
+        sum += f64::from(simd.reduce_add(lanes) + rest_sum);
     }
     sum
+}
+
+/// The sum of the first lanes, in order.
+#[inline(always)]
+fn first_lanes<S: Simd>(simd: S, value: S::F, count: usize) -> f32 {
+    let mut lanes = [0.0; LANES];
+    simd.store_array(&mut lanes, value);
+    lanes[..count].iter().sum()
 }
 
 /// `x[i] = f(x[i])`.
 #[inline(always)]
 fn map<S: Simd>(simd: S, values: &mut [f32], f: impl Fn(S::F) -> S::F) {
+    let num_chunks = values.len().div_ceil(LANES);
     let (chunks, rest) = values.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        let value = f(simd.load_array(chunk));
-        simd.store_array(chunk, value);
-    }
-    if !rest.is_empty() {
-        let value = f(load_partial(simd, rest, 0.0));
-        store_partial(simd, rest, value);
+    for index in 0..num_chunks {
+        let chunk = chunks.get_mut(index);
+        let value = f(match &chunk {
+            Some(chunk) => simd.load_array(chunk),
+            None => load_partial(simd, rest, 0.0),
+        });
+        match chunk {
+            Some(chunk) => simd.store_array(chunk, value),
+            None => store_partial(simd, rest, value),
+        }
     }
 }
 
