@@ -23,4 +23,6 @@ pub use chat::{
 };
 pub use stream::{StreamDecoder, Utf8Stream};
 pub use template::{ChatTemplate, Moment, RenderInput, TemplateError};
-pub use tokenizer::{EncodeOptions, GgufVocab, Part, TokenKind, Tokenizer, TokenizerError};
+pub use tokenizer::{
+    EncodeOptions, GgufVocab, Part, TokenKind, Tokenizer, TokenizerError, TokenizerFiles,
+};

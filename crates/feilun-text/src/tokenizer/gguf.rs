@@ -59,16 +59,16 @@ pub struct GgufVocab<'a> {
 }
 
 /// How a kind of byte-level BPE cuts text into words.
-struct WordRule {
-    each_digit: bool,
-    pattern: &'static str,
-    nfc: bool,
-    whole_words: bool,
-    adds_bos: bool,
+pub(super) struct WordRule {
+    pub(super) each_digit: bool,
+    pub(super) pattern: &'static str,
+    pub(super) nfc: bool,
+    pub(super) whole_words: bool,
+    pub(super) adds_bos: bool,
 }
 
 /// The ways to cut text that are known by name in GGUF files.
-fn word_rule(pre: &str) -> Result<WordRule, TokenizerError> {
+pub(super) fn word_rule(pre: &str) -> Result<WordRule, TokenizerError> {
     let gpt2 = WordRule {
         each_digit: false,
         pattern: pattern::GPT2,
@@ -114,7 +114,7 @@ impl Tokenizer {
     }
 }
 
-fn check_lengths(file: &GgufVocab<'_>) -> Result<(), TokenizerError> {
+pub(super) fn check_lengths(file: &GgufVocab<'_>) -> Result<(), TokenizerError> {
     let expected = file.tokens.len();
     if expected == 0 {
         return Err(TokenizerError::Missing { what: "tokenizer.ggml.tokens" });
@@ -144,7 +144,7 @@ fn check_lengths(file: &GgufVocab<'_>) -> Result<(), TokenizerError> {
 
 /// The kind of each token. A file without types has normal tokens only, except for those that it
 /// names as special.
-fn kinds(file: &GgufVocab<'_>) -> Result<Vec<TokenKind>, TokenizerError> {
+pub(super) fn kinds(file: &GgufVocab<'_>) -> Result<Vec<TokenKind>, TokenizerError> {
     let mut kinds = match &file.token_types {
         None => vec![TokenKind::Normal; file.tokens.len()],
         Some(types) => types

@@ -31,6 +31,7 @@ mod charsmap;
 mod encoder;
 mod error;
 mod gguf;
+mod gguf_json;
 mod json;
 mod json_model;
 mod json_steps;
@@ -48,6 +49,7 @@ use hashbrown::HashMap;
 
 pub use self::error::TokenizerError;
 pub use self::gguf::GgufVocab;
+pub use self::gguf_json::TokenizerFiles;
 pub use self::vocab::TokenKind;
 
 use self::added::{AddedToken, AddedTokens, Found};
