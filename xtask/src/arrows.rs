@@ -10,14 +10,8 @@ use anyhow::bail;
 use crate::metadata::{self, Metadata};
 
 /// Crates of the design that do not exist yet. Whoever makes one takes its name off.
-const TO_COME: &[&str] = &[
-    "feilun-corpus",
-    "feilun-eval",
-    "feilun-flywheel",
-    "feilun-server",
-    "feilun-store",
-    "feilun-train",
-];
+const TO_COME: &[&str] =
+    &["feilun-corpus", "feilun-eval", "feilun-flywheel", "feilun-server", "feilun-store"];
 
 /// One end of a rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
