@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn agrees_with_differences_of_the_formulas_on_every_path() {
-        let gates: [(Backward, fn(f64) -> f64); 2] = [(silu_mul, silu), (gelu_tanh_mul, gelu_tanh)];
+        type Gate = (Backward, fn(f64) -> f64);
+        let gates: [Gate; 2] = [(silu_mul, silu), (gelu_tanh_mul, gelu_tanh)];
         for (kernel, formula) in gates {
             for len in LENGTHS {
                 let (gate, up) = (values(len, 1, 8.0), values(len, 2, 2.0));
