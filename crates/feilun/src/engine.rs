@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use feilun_infer::{AdapterDigest, Engine, EngineConfig, LoadedAdapter, Vocabulary};
 use feilun_kernels::Pool;
 use feilun_kernels::matmul::Numerics;
+use feilun_model::gguf_vocabulary::GgufVocabulary;
 use feilun_model::{
     Adapter, BatchMode, KV_BLOCK_TOKENS, Model, ModelFiles, Session as ModelSession,
     SessionOptions, TokenizerSource,
@@ -172,25 +173,30 @@ fn tokenizer(files: &ModelFiles) -> Outcome<Tokenizer> {
             let config = std::fs::read(beside(files.path(), "tokenizer_config.json")).ok();
             Ok(Tokenizer::from_json(&json, config.as_deref())?)
         }
-        TokenizerSource::Gguf(fields) => Ok(Tokenizer::from_gguf(GgufVocab {
-            model: fields.model,
-            pre: fields.pre,
-            tokens: fields.tokens,
-            token_types: fields.token_types,
-            scores: fields.scores,
-            merges: fields.merges,
-            add_bos: fields.add_bos,
-            add_eos: fields.add_eos,
-            add_space_prefix: fields.add_space_prefix,
-            remove_extra_whitespaces: fields.remove_extra_whitespaces,
-            bos: fields.bos,
-            eos: fields.eos,
-            eot: fields.eot,
-            eom: fields.eom,
-            unknown: fields.unknown,
-            padding: fields.padding,
-            ..GgufVocab::default()
-        })?),
+        TokenizerSource::Gguf(fields) => Ok(Tokenizer::from_gguf(vocabulary(fields))?),
+    }
+}
+
+/// The fields of a GGUF file in the words of the tokenizer.
+pub(crate) fn vocabulary(fields: GgufVocabulary<'_>) -> GgufVocab<'_> {
+    GgufVocab {
+        model: fields.model,
+        pre: fields.pre,
+        tokens: fields.tokens,
+        token_types: fields.token_types,
+        scores: fields.scores,
+        merges: fields.merges,
+        add_bos: fields.add_bos,
+        add_eos: fields.add_eos,
+        add_space_prefix: fields.add_space_prefix,
+        remove_extra_whitespaces: fields.remove_extra_whitespaces,
+        bos: fields.bos,
+        eos: fields.eos,
+        eot: fields.eot,
+        eom: fields.eom,
+        unknown: fields.unknown,
+        padding: fields.padding,
+        ..GgufVocab::default()
     }
 }
 

@@ -17,6 +17,7 @@ mod model_name;
 mod output;
 mod pull;
 mod resolve;
+mod save_model;
 mod stored_model;
 mod vocabulary;
 

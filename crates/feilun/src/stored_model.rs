@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use feilun_model::{LayerTensor, ModelFiles, TensorRole};
+use feilun_model::ModelFiles;
 use serde::Serialize;
 
 use crate::failure::Outcome;
@@ -50,7 +50,7 @@ impl Description {
         let config = files.config();
         let mut parameters = 0;
         let mut types = BTreeMap::new();
-        for role in roles(config.layers.len()) {
+        for role in files.tensor_roles() {
             if let Some(tensor) = files.optional_tensor(role) {
                 parameters += tensor.rows as u64 * tensor.cols as u64;
                 *types.entry(tensor.block_type.to_string()).or_insert(0) += 1;
@@ -73,34 +73,4 @@ impl Description {
         types.sort_by_key(|&(_, count)| std::cmp::Reverse(*count));
         types.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
     }
-}
-
-/// Every tensor that a decoder of so many layers may have.
-fn roles(num_layers: usize) -> impl Iterator<Item = TensorRole> {
-    const LAYER_TENSORS: [LayerTensor; 20] = [
-        LayerTensor::AttnNorm,
-        LayerTensor::AttnQ,
-        LayerTensor::AttnK,
-        LayerTensor::AttnV,
-        LayerTensor::AttnOutput,
-        LayerTensor::AttnQBias,
-        LayerTensor::AttnKBias,
-        LayerTensor::AttnVBias,
-        LayerTensor::AttnOutputBias,
-        LayerTensor::AttnQNorm,
-        LayerTensor::AttnKNorm,
-        LayerTensor::PostAttnNorm,
-        LayerTensor::MlpNorm,
-        LayerTensor::MlpGate,
-        LayerTensor::MlpUp,
-        LayerTensor::MlpDown,
-        LayerTensor::MlpGateBias,
-        LayerTensor::MlpUpBias,
-        LayerTensor::MlpDownBias,
-        LayerTensor::PostMlpNorm,
-    ];
-    let outer = [TensorRole::TokenEmbedding, TensorRole::OutputNorm, TensorRole::OutputHead];
-    let layers = (0..num_layers)
-        .flat_map(|layer| LAYER_TENSORS.map(|tensor| TensorRole::Layer(layer, tensor)));
-    outer.into_iter().chain(layers)
 }

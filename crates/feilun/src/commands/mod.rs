@@ -4,8 +4,10 @@ mod bench;
 mod chat;
 mod complete;
 mod doctor;
+mod export;
 mod models;
 mod pull;
+mod quantize;
 mod runs;
 mod score;
 mod tune;
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     Pull(pull::Args),
     Models(models::Args),
     Runs(runs::Args),
+    Export(export::Args),
+    Quantize(quantize::Args),
     #[command(subcommand)]
     Bench(bench::Bench),
     Doctor(doctor::Args),
@@ -73,6 +77,8 @@ pub(crate) fn run(command: Command, session: &Session) -> Outcome {
         Command::Pull(args) => pull::run(&args, session),
         Command::Models(args) => models::run(args, session),
         Command::Runs(args) => runs::run(args, session),
+        Command::Export(args) => export::run(&args, session),
+        Command::Quantize(args) => quantize::run(&args, session),
         Command::Bench(bench) => bench::run(&bench, session),
         Command::Doctor(args) => doctor::run(&args, session),
     }

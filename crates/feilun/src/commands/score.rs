@@ -106,7 +106,25 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
     output::json(&report)
 }
 
-fn read(path: &Path) -> Outcome<String> {
+/// A text's tokens that have a log-probability, and the mean of its negative in nats.
+pub(super) fn mean_nll(
+    engine: &EngineArgs,
+    session: &Session,
+    model: &OpenModel,
+    text: &str,
+) -> Outcome<(usize, f64)> {
+    let window = model.context().min(MAX_WINDOW);
+    let plan = Plan { positions: window, rows: 512, logit_rows: LOGIT_ROWS };
+    let mode = engine.mode();
+    let mut engine = model.engine(engine, session, plan)?;
+    let (_, logprobs) = score(&mut engine, model, text, window, mode)?;
+    let num_tokens = logprobs.iter().flatten().count();
+    let sum: f64 = logprobs.iter().flatten().map(|&logprob| f64::from(logprob)).sum();
+    Ok((num_tokens, -sum / num_tokens.max(1) as f64))
+}
+
+/// The content of a text file.
+pub(super) fn read(path: &Path) -> Outcome<String> {
     let bytes = std::fs::read(path).doing(|| format!("cannot read {}", path.display()))?;
     String::from_utf8(bytes).map_err(|error| {
         let position = error.utf8_error().valid_up_to();
