@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use feilun_model::ModelFiles;
-use feilun_model::save::{FileWeights, Storage, save_gguf};
+use feilun_model::save::{FileWeights, MergedWeights, Storage, WeightSource, save_gguf};
 use serde::Serialize;
 
 use crate::commands::{Session, score};
@@ -18,7 +17,7 @@ use crate::save_model::{self, StorageArg};
 
 /// Store a model's weights in fewer bits and install it
 ///
-/// With --text, both models score a text that they were not trained on, and the difference is
+/// With --adapter, the adapter is merged first. With --text, both models score a text that they were not trained on, and the difference is
 /// printed: what the smaller size costs in nats per token.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -68,7 +67,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
         None => None,
     };
     let staging = Staging::open(&session.data, &args.out)?;
-    let file = write(args, session, &base.files, &staging)?;
+    let file = write(args, session, &base, &staging)?;
     let quantized = FoundModel {
         label: args.out.to_string(),
         path: staging.files().join(&file.name),
@@ -92,12 +91,16 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
 fn write(
     args: &Args,
     session: &Session,
-    base: &ModelFiles,
+    base: &OpenModel,
     staging: &Staging,
 ) -> Outcome<FileEntry> {
-    let metadata = save_model::gguf_metadata(base)?;
+    let metadata = save_model::gguf_metadata(&base.files)?;
+    let files = FileWeights::new(&base.files);
+    let adapter = base.adapter.as_ref();
+    let merged = adapter.map(|adapter| MergedWeights::new(&files, &adapter.weights)).transpose()?;
+    let weights = merged.as_ref().map_or(&files as &dyn WeightSource, |merged| merged);
     let storage = Storage::new(args.storage.block_type());
-    let num_bytes = storage.num_bytes(base.config());
+    let num_bytes = storage.num_bytes(base.files.config());
     staging.require_disk(num_bytes)?;
     let name = format!("{}.gguf", args.out);
     let path = staging.files().join(&name);
@@ -106,7 +109,7 @@ fn write(
         std::fs::remove_file(&path)?;
     }
     save_model::with_job(&name, num_bytes, args.engine.threads(session)?, |job| {
-        Ok(save_gguf(&path, &metadata, &FileWeights::new(base), storage, job)?)
+        Ok(save_gguf(&path, &metadata, weights, storage, job)?)
     })?;
     let bytes = path.metadata()?.len();
     Ok(FileEntry { sha256: sha256_of(&path, |_| ())?, name, bytes })
