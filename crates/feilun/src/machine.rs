@@ -56,9 +56,18 @@ pub(crate) fn peak_memory() -> Option<u64> {
     kibibytes("/proc/self/status", "VmHWM:")
 }
 
-/// Memory that can be had without pushing others out, in bytes.
-pub(crate) fn available_memory() -> Option<u64> {
-    kibibytes("/proc/meminfo", "MemAvailable:")
+/// Total and available bytes: the machine's, or the control group's where that is less.
+pub(crate) fn memory_bytes() -> Option<(u64, u64)> {
+    let figure = |name| kibibytes("/proc/meminfo", name);
+    let (total, available) = (figure("MemTotal:")?, figure("MemAvailable:")?);
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    match number("/sys/fs/cgroup/memory.max") {
+        Some(limit) if limit < total => {
+            let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
+            Some((limit, available.min(limit.saturating_sub(used))))
+        }
+        _ => Some((total, available)),
+    }
 }
 
 /// A figure in one of the kernel's tables.

@@ -191,27 +191,9 @@ fn kernels(session: &Session) -> Finding {
     }
 }
 
-/// Total and available bytes: the machine's, or the control group's where that is less.
-fn memory_bytes() -> Option<(u64, u64)> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = |key: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-        line.trim_start_matches(':').split_whitespace().next()?.parse().ok()
-    };
-    let (total, available) = (kib("MemTotal")? << 10, kib("MemAvailable")? << 10);
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    match number("/sys/fs/cgroup/memory.max") {
-        Some(limit) if limit < total => {
-            let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
-            Some((limit, available.min(limit.saturating_sub(used))))
-        }
-        _ => Some((total, available)),
-    }
-}
-
 fn memory(_: &Session) -> Finding {
     const CHECK: &str = "memory";
-    let Some((total, available)) = memory_bytes() else {
+    let Some((total, available)) = machine::memory_bytes() else {
         return Finding::warn(CHECK, "unknown: /proc/meminfo cannot be read", "mount /proc");
     };
     let found = format!("{} available of {}", output::bytes(available), output::bytes(total));
@@ -227,7 +209,7 @@ fn bandwidth(session: &Session) -> Finding {
     const CHECK: &str = "bandwidth";
     let threads = machine::threads(&session.environment).unwrap_or(1);
     // The measurement must not be what exhausts the memory.
-    let (_, available) = memory_bytes().unwrap_or_default();
+    let (_, available) = machine::memory_bytes().unwrap_or_default();
     let affordable = usize::try_from(available / 4 / BANDWIDTH_BYTES_PER_THREAD).unwrap_or(1);
     if affordable == 0 {
         return Finding::warn(CHECK, "not measured: too little memory", "free some memory");

@@ -274,7 +274,7 @@ fn check(config: &RunConfig, model: &OpenModel, plan: &Plan, learner: &ModelLear
         adapter_base: None,
         base: config.base.digest.clone(),
         needed_bytes: planner::formula_bytes(learner.values().len(), learner.other_bytes(), 0),
-        available_bytes: machine::available_memory().unwrap_or(u64::MAX),
+        available_bytes: machine::memory_bytes().map_or(u64::MAX, |(_, available)| available),
     };
     let errors = guard::check(&facts);
     if errors.is_empty() {
