@@ -25,29 +25,43 @@ simd_fns! {
     ) = gelu_tanh_mul_kernel;
 }
 
-/// `gate * s` and its derivative, for `s = sigmoid(z)` and dz by dgate.
+/// An activation: a trait and no closure, since only a direct call is inlined whatever its size,
+/// and what is not inlined lacks the features of its path.
+trait Gate {
+    /// The activation of `x`, and its derivative.
+    fn value_and_slope<S: Simd>(simd: S, x: S::F) -> (S::F, S::F);
+}
+
+struct Silu;
+struct GeluTanh;
+
+impl Gate for Silu {
+    #[inline(always)]
+    fn value_and_slope<S: Simd>(simd: S, x: S::F) -> (S::F, S::F) {
+        gated(simd, x, x, simd.splat(1.0))
+    }
+}
+
+impl Gate for GeluTanh {
+    #[inline(always)]
+    fn value_and_slope<S: Simd>(simd: S, x: S::F) -> (S::F, S::F) {
+        /// `2 sqrt(2 / pi)`.
+        const OUTER: f32 = 1.595_769_2;
+        const INNER: f32 = OUTER * 0.044_715;
+        let square = simd.mul(x, x);
+        let z = simd.mul(x, simd.fma(square, simd.splat(INNER), simd.splat(OUTER)));
+        let dz = simd.fma(square, simd.splat(3.0 * INNER), simd.splat(OUTER));
+        gated(simd, x, z, dz)
+    }
+}
+
+/// `x * s` and its derivative, for `s = sigmoid(z)` and dz by dx.
 #[inline(always)]
-fn gated<S: Simd>(simd: S, gate: S::F, z: S::F, dz: S::F) -> (S::F, S::F) {
+fn gated<S: Simd>(simd: S, x: S::F, z: S::F, dz: S::F) -> (S::F, S::F) {
     let one = simd.splat(1.0);
     let share = sigmoid(simd, z);
-    let bend = simd.mul(simd.mul(gate, simd.sub(one, share)), dz);
-    (simd.mul(gate, share), simd.mul(share, simd.add(one, bend)))
-}
-
-#[inline(always)]
-fn silu<S: Simd>(simd: S, gate: S::F) -> (S::F, S::F) {
-    gated(simd, gate, gate, simd.splat(1.0))
-}
-
-#[inline(always)]
-fn gelu_tanh<S: Simd>(simd: S, gate: S::F) -> (S::F, S::F) {
-    /// `2 sqrt(2 / pi)`.
-    const OUTER: f32 = 1.595_769_2;
-    const INNER: f32 = OUTER * 0.044_715;
-    let square = simd.mul(gate, gate);
-    let z = simd.mul(gate, simd.fma(square, simd.splat(INNER), simd.splat(OUTER)));
-    let dz = simd.fma(square, simd.splat(3.0 * INNER), simd.splat(OUTER));
-    gated(simd, gate, z, dz)
+    let bend = simd.mul(simd.mul(x, simd.sub(one, share)), dz);
+    (simd.mul(x, share), simd.mul(share, simd.add(one, bend)))
 }
 
 #[inline(always)]
@@ -59,7 +73,7 @@ fn silu_mul_kernel<S: Simd>(
     d_gate: &mut [f32],
     d_up: &mut [f32],
 ) {
-    gate_kernel(simd, gate, up, d_out, d_gate, d_up, silu);
+    gate_kernel::<S, Silu>(simd, gate, up, d_out, d_gate, d_up);
 }
 
 #[inline(always)]
@@ -71,19 +85,17 @@ fn gelu_tanh_mul_kernel<S: Simd>(
     d_gate: &mut [f32],
     d_up: &mut [f32],
 ) {
-    gate_kernel(simd, gate, up, d_out, d_gate, d_up, gelu_tanh);
+    gate_kernel::<S, GeluTanh>(simd, gate, up, d_out, d_gate, d_up);
 }
 
-/// `f` gives the activation of a gate and its derivative.
 #[inline(always)]
-fn gate_kernel<S: Simd>(
+fn gate_kernel<S: Simd, G: Gate>(
     simd: S,
     gate: &[f32],
     up: &[f32],
     d_out: &[f32],
     d_gate: &mut [f32],
     d_up: &mut [f32],
-    f: impl Fn(S, S::F) -> (S::F, S::F),
 ) {
     let len = gate.len();
     assert_eq!(
@@ -99,13 +111,13 @@ fn gate_kernel<S: Simd>(
     let inputs = gate_chunks.iter().zip(up_chunks).zip(d_out_chunks);
     let outputs = d_gate_chunks.iter_mut().zip(d_up_chunks);
     for (((gate, up), d_out), (d_gate, d_up)) in inputs.zip(outputs) {
-        let (value, slope) = f(simd, simd.load_array(gate));
+        let (value, slope) = G::value_and_slope(simd, simd.load_array(gate));
         let d_out = simd.load_array(d_out);
         simd.store_array(d_up, simd.mul(d_out, value));
         simd.store_array(d_gate, simd.mul(simd.mul(d_out, simd.load_array(up)), slope));
     }
     if !gate_rest.is_empty() {
-        let (value, slope) = f(simd, load_partial(simd, gate_rest, 0.0));
+        let (value, slope) = G::value_and_slope(simd, load_partial(simd, gate_rest, 0.0));
         let d_out = load_partial(simd, d_out_rest, 0.0);
         let up = load_partial(simd, up_rest, 0.0);
         store_partial(simd, d_up_rest, simd.mul(d_out, value));

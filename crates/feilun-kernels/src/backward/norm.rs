@@ -95,14 +95,8 @@ fn rms_norm_kernel<S: Simd>(
     let (squares, product) = sums(simd, x, weight, d_out);
     let num = x.len() as f32;
     let inverse_rms = 1.0 / (squares / num + eps).sqrt();
-    let factor = simd.splat(inverse_rms);
-    // What is taken from each d_x per x.
-    let along = simd.splat(-(inverse_rms * inverse_rms) * (product / num) * inverse_rms);
-    let step = |x: S::F, weight: S::F, d_out: S::F, d_x: S::F, d_weight: S::F| {
-        let scaled = simd.mul(weight, simd.mul(d_out, factor));
-        let d_x = simd.add(d_x, simd.fma(x, along, scaled));
-        (d_x, simd.fma(d_out, simd.mul(x, factor), d_weight))
-    };
+    let along = -(inverse_rms * inverse_rms) * (product / num) * inverse_rms;
+    let row = Row { factor: simd.splat(inverse_rms), along: simd.splat(along) };
     let (x_chunks, x_rest) = x.as_chunks::<LANES>();
     let (weight_chunks, weight_rest) = weight.as_chunks::<LANES>();
     let (d_out_chunks, d_out_rest) = d_out.as_chunks::<LANES>();
@@ -112,23 +106,42 @@ fn rms_norm_kernel<S: Simd>(
     let outputs = d_x_chunks.iter_mut().zip(d_weight_chunks);
     for (((x, weight), d_out), (d_x, d_weight)) in inputs.zip(outputs) {
         let load = |chunk| simd.load_array(chunk);
-        let (new_x, new_weight) =
-            step(load(x), load(weight), load(d_out), load(d_x), load(d_weight));
+        let old = [load(d_x), load(d_weight)];
+        let [new_x, new_weight] = step(simd, &row, load(x), load(weight), load(d_out), old);
         simd.store_array(d_x, new_x);
         simd.store_array(d_weight, new_weight);
     }
     if !x_rest.is_empty() {
         let load = |rest: &[f32]| load_partial(simd, rest, 0.0);
-        let (new_x, new_weight) = step(
-            load(x_rest),
-            load(weight_rest),
-            load(d_out_rest),
-            load(d_x_rest),
-            load(d_weight_rest),
-        );
+        let old = [load(d_x_rest), load(d_weight_rest)];
+        let (x, weight, d_out) = (load(x_rest), load(weight_rest), load(d_out_rest));
+        let [new_x, new_weight] = step(simd, &row, x, weight, d_out, old);
         store_partial(simd, d_x_rest, new_x);
         store_partial(simd, d_weight_rest, new_weight);
     }
+}
+
+/// What is the same for all elements of a row.
+struct Row<F> {
+    /// `1 / rms`.
+    factor: F,
+    /// What is taken from each d_x per x.
+    along: F,
+}
+
+/// The new `[d_x, d_weight]`. Not a closure: see `Gate` in `activation.rs`.
+#[inline(always)]
+fn step<S: Simd>(
+    simd: S,
+    row: &Row<S::F>,
+    x: S::F,
+    weight: S::F,
+    d_out: S::F,
+    [d_x, d_weight]: [S::F; 2],
+) -> [S::F; 2] {
+    let scaled = simd.mul(weight, simd.mul(d_out, row.factor));
+    let d_x = simd.add(d_x, simd.fma(x, row.along, scaled));
+    [d_x, simd.fma(d_out, simd.mul(x, row.factor), d_weight)]
 }
 
 /// `dot(x, x)` and `dot(weight * d_out, x)`.

@@ -195,25 +195,37 @@ fn nesterov_kernel<S: Simd>(
     momentum: f32,
 ) {
     let (scale, kept) = (simd.splat(scale), simd.splat(momentum));
-    let step = |gradient: S::F, m: S::F| {
-        let gradient = simd.mul(gradient, scale);
-        let m = simd.fma(simd.sub(m, gradient), kept, gradient);
-        (m, simd.fma(simd.sub(m, gradient), kept, gradient))
-    };
     let (gradient_chunks, gradient_rest) = gradients.as_chunks::<LANES>();
     let (m_chunks, m_rest) = m.as_chunks_mut::<LANES>();
     let (update_chunks, update_rest) = update.as_chunks_mut::<LANES>();
     for ((gradient, m), update) in gradient_chunks.iter().zip(m_chunks).zip(update_chunks) {
-        let (new_m, new_update) = step(simd.load_array(gradient), simd.load_array(m));
+        let (gradient, old) = (simd.load_array(gradient), simd.load_array(m));
+        let (new_m, new_update) = nesterov_step(simd, gradient, old, scale, kept);
         simd.store_array(m, new_m);
         simd.store_array(update, new_update);
     }
     if !m_rest.is_empty() {
         let load = |rest: &[f32]| load_partial(simd, rest, 0.0);
-        let (new_m, new_update) = step(load(gradient_rest), load(m_rest));
+        let (gradient, old) = (load(gradient_rest), load(m_rest));
+        let (new_m, new_update) = nesterov_step(simd, gradient, old, scale, kept);
         store_partial(simd, m_rest, new_m);
         store_partial(simd, update_rest, new_update);
     }
+}
+
+/// The new momentum and the update. Not a closure: what is called in two places must be inlined
+/// by force to have the features of its path.
+#[inline(always)]
+fn nesterov_step<S: Simd>(
+    simd: S,
+    gradient: S::F,
+    m: S::F,
+    scale: S::F,
+    kept: S::F,
+) -> (S::F, S::F) {
+    let gradient = simd.mul(gradient, scale);
+    let m = simd.fma(simd.sub(m, gradient), kept, gradient);
+    (m, simd.fma(simd.sub(m, gradient), kept, gradient))
 }
 
 #[inline(always)]

@@ -71,7 +71,7 @@ impl Layer<'_> {
         let (h, q, k) = (t * config.hidden_size, t * config.q_size(), t * config.kv_size());
         let saved = &mut space.layers[self.index];
         let x_th = space.x_th.first_mut(h);
-        saved.x_th.first_mut(h).copy_from_slice(x_th);
+        saved.x_th.keep(step.compute, x_th);
         let normed_th = space.normed_th.first_mut(h);
         step.norm(self.role(LayerTensor::AttnNorm), config.norm_eps, x_th, normed_th);
         let normed = rows(normed_th, config.hidden_size);
@@ -172,7 +172,8 @@ impl Layer<'_> {
             (d_q_tq, d_k_tk)
         };
 
-        let x_th = saved.x_th.first(h);
+        let x_th = space.x_th.first_mut(h);
+        saved.x_th.restore(step.compute, x_th);
         let normed_th = space.normed_th.first_mut(h);
         let attn_norm = self.role(LayerTensor::AttnNorm);
         step.norm(attn_norm, config.norm_eps, x_th, normed_th);

@@ -20,7 +20,7 @@ impl Layer<'_> {
         let (h, i) = (t * config.hidden_size, t * config.intermediate_size);
         let saved = &mut space.layers[self.index];
         let x_th = space.x_th.first_mut(h);
-        saved.x_mid_th.first_mut(h).copy_from_slice(x_th);
+        saved.x_mid_th.keep(step.compute, x_th);
         let normed_th = space.normed_th.first_mut(h);
         let (gate_ti, up_ti) = (space.gate_ti.first_mut(i), space.up_ti.first_mut(i));
         self.gate_and_up(step, x_th, normed_th, gate_ti, up_ti);
@@ -70,7 +70,8 @@ impl Layer<'_> {
             &mut space.d_block_th,
         );
 
-        let x_th = saved.x_mid_th.first(h);
+        let x_th = space.x_th.first_mut(h);
+        saved.x_mid_th.restore(step.compute, x_th);
         let normed_th = space.normed_th.first_mut(h);
         let (gate_ti, up_ti) = (space.gate_ti.first_mut(i), space.up_ti.first_mut(i));
         match &saved.gate_up_ti {

@@ -32,25 +32,47 @@ impl Saved {
     /// Keeps the values, and rounds them in place to what was kept: the rest of the forward
     /// pass sees what the backward pass will see.
     pub(super) fn save(&mut self, compute: &mut Compute, values: &mut [f32]) {
-        self.len = values.len();
         let isa = compute.isa;
+        if let Some(kept) = self.keep_f32(values) {
+            let whole = values.len() / PART * PART;
+            let round = |values: &mut [f32], kept: &mut [bf16]| {
+                convert::to_bf16(isa, values, kept);
+                convert::from_bf16(isa, kept, values);
+            };
+            let (values, rest) = values.split_at_mut(whole);
+            let (kept, rest_kept) = kept.split_at_mut(whole);
+            compute.pool.for_each_chunk_pair((values, PART), (kept, PART), 1, |_, a, b| {
+                round(a, b);
+            });
+            round(rest, rest_kept);
+        }
+    }
+
+    /// Keeps the values and leaves them as they are: for the residual stream, whose roundings
+    /// would add up from layer to layer.
+    pub(super) fn keep(&mut self, compute: &mut Compute, values: &[f32]) {
+        let isa = compute.isa;
+        if let Some(kept) = self.keep_f32(values) {
+            let whole = values.len() / PART * PART;
+            let (kept, rest_kept) = kept.split_at_mut(whole);
+            compute.pool.for_each_chunk(kept, PART, 1, |index, kept| {
+                convert::to_bf16(isa, &values[index * PART..][..PART], kept);
+            });
+            convert::to_bf16(isa, &values[whole..], rest_kept);
+        }
+    }
+
+    /// Notes the length, and keeps the values if that is a matter of copying them; else says
+    /// where they are to go.
+    fn keep_f32(&mut self, values: &[f32]) -> Option<&mut [bf16]> {
+        self.len = values.len();
         let bytes = &mut self.bytes[..values.len() * value_bytes(self.precision)];
         match self.precision {
-            Precision::F32 => bytemuck::cast_slice_mut(bytes).copy_from_slice(values),
-            Precision::Bf16 => {
-                let kept: &mut [bf16] = bytemuck::cast_slice_mut(bytes);
-                let whole = values.len() / PART * PART;
-                let round = |values: &mut [f32], kept: &mut [bf16]| {
-                    convert::to_bf16(isa, values, kept);
-                    convert::from_bf16(isa, kept, values);
-                };
-                let (values, rest) = values.split_at_mut(whole);
-                let (kept, rest_kept) = kept.split_at_mut(whole);
-                compute.pool.for_each_chunk_pair((values, PART), (kept, PART), 1, |_, a, b| {
-                    round(a, b);
-                });
-                round(rest, rest_kept);
+            Precision::F32 => {
+                bytemuck::cast_slice_mut(bytes).copy_from_slice(values);
+                None
             }
+            Precision::Bf16 => Some(bytemuck::cast_slice_mut(bytes)),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::ModelConfig;
 #[derive(Debug)]
 pub(super) struct LayerSaved {
     /// The residual stream before attention.
-    pub(super) x_th: Buffer,
+    pub(super) x_th: Saved,
     /// Before their norms and rotary embedding.
     pub(super) q_tq: Saved,
     pub(super) k_tk: Saved,
@@ -23,7 +23,7 @@ pub(super) struct LayerSaved {
     /// log Σ exp of each row of scores, `(T, heads)`.
     pub(super) lse: Buffer,
     /// The residual stream before the MLP.
-    pub(super) x_mid_th: Buffer,
+    pub(super) x_mid_th: Saved,
     /// `None`: computed again in the backward pass.
     pub(super) gate_up_ti: Option<(Saved, Saved)>,
     /// The blocks' results before their post-norms, where there are such.
@@ -56,6 +56,7 @@ impl Buffer {
 /// What all layers work in, one after the other.
 #[derive(Debug)]
 pub(super) struct Workspace {
+    /// The residual stream; in the backward pass, what a layer kept of it.
     pub(super) x_th: Buffer,
     pub(super) d_x_th: Buffer,
     pub(super) normed_th: Buffer,
@@ -163,11 +164,10 @@ impl Workspace {
 impl LayerSaved {
     fn bytes(&self) -> usize {
         let pairs = [&self.gate_up_ti, &self.blocks_th].into_iter().flatten();
-        let saved = [&self.q_tq, &self.k_tk, &self.v_tk, &self.attended_tq];
+        let saved =
+            [&self.x_th, &self.q_tq, &self.k_tk, &self.v_tk, &self.attended_tq, &self.x_mid_th];
         let saved = saved.into_iter().chain(pairs.flat_map(|(a, b)| [a, b]));
-        let buffers = [&self.x_th, &self.lse, &self.x_mid_th];
-        saved.map(Saved::bytes).sum::<usize>()
-            + buffers.into_iter().map(Buffer::bytes).sum::<usize>()
+        saved.map(Saved::bytes).sum::<usize>() + self.lse.bytes()
     }
 
     fn new(config: &ModelConfig, plan: Plan) -> Result<LayerSaved, OutOfMemory> {
@@ -177,13 +177,13 @@ impl LayerSaved {
             wanted.then(|| Ok((saved(width)?, saved(width)?))).transpose()
         };
         Ok(LayerSaved {
-            x_th: Buffer::new(t * config.hidden_size)?,
+            x_th: saved(config.hidden_size)?,
             q_tq: saved(config.q_size())?,
             k_tk: saved(config.kv_size())?,
             v_tk: saved(config.kv_size())?,
             attended_tq: saved(config.q_size())?,
             lse: Buffer::new(t * config.num_heads)?,
-            x_mid_th: Buffer::new(t * config.hidden_size)?,
+            x_mid_th: saved(config.hidden_size)?,
             gate_up_ti: pair(plan.keep_mlp, config.intermediate_size)?,
             blocks_th: pair(config.post_norms, config.hidden_size)?,
         })
