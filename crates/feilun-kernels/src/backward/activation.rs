@@ -3,26 +3,24 @@
 use crate::vector::{LANES, Simd, load_partial, sigmoid, simd_fns, store_partial};
 
 simd_fns! {
-    /// Gradient of [`activation::silu_mul`](crate::activation::silu_mul): with `s = sigmoid(gate)`,
-    /// stores `d_up = d_out * gate * s` and `d_gate = d_out * up * s * (1 + gate * (1 - s))`.
+    /// Gradient of [`activation::silu_mul`](crate::activation::silu_mul), in place: with
+    /// `s = sigmoid(gate)`, replaces `up` by `d_up = d_out * gate * s` and `gate` by
+    /// `d_gate = d_out * up * s * (1 + gate * (1 - s))`.
     ///
     /// ```
     /// use feilun_kernels::{Isa, backward};
-    /// let (mut d_gate, mut d_up) = ([0.0], [0.0]);
-    /// backward::silu_mul(Isa::best(), &[0.0], &[3.0], &[2.0], &mut d_gate, &mut d_up);
-    /// assert_eq!((d_gate, d_up), ([3.0], [0.0]));
+    /// let (mut gate, mut up) = ([0.0], [3.0]);
+    /// backward::silu_mul(Isa::best(), &mut gate, &mut up, &[2.0]);
+    /// assert_eq!((gate, up), ([3.0], [0.0]));
     /// ```
-    pub fn silu_mul(
-        gate: &[f32], up: &[f32], d_out: &[f32], d_gate: &mut [f32], d_up: &mut [f32],
-    ) = silu_mul_kernel;
+    pub fn silu_mul(gate: &mut [f32], up: &mut [f32], d_out: &[f32]) = gate_kernel::<_, Silu>;
 
-    /// Gradient of [`activation::gelu_tanh_mul`](crate::activation::gelu_tanh_mul). With
-    /// `z = 2 sqrt(2 / pi) * (gate + 0.044715 gate^3)` and `s = sigmoid(z)` it stores
-    /// `d_up = d_out * gate * s` and `d_gate = d_out * up * s * (1 + gate * (1 - s) * dz)`,
-    /// where `dz` is the derivative of z.
-    pub fn gelu_tanh_mul(
-        gate: &[f32], up: &[f32], d_out: &[f32], d_gate: &mut [f32], d_up: &mut [f32],
-    ) = gelu_tanh_mul_kernel;
+    /// Gradient of [`activation::gelu_tanh_mul`](crate::activation::gelu_tanh_mul), in place. With
+    /// `z = 2 sqrt(2 / pi) * (gate + 0.044715 gate^3)` and `s = sigmoid(z)` it replaces `up` by
+    /// `d_up = d_out * gate * s` and `gate` by
+    /// `d_gate = d_out * up * s * (1 + gate * (1 - s) * dz)`, where `dz` is the derivative of z.
+    pub fn gelu_tanh_mul(gate: &mut [f32], up: &mut [f32], d_out: &[f32])
+        = gate_kernel::<_, GeluTanh>;
 }
 
 /// An activation: a trait and no closure, since only a direct call is inlined whatever its size,
@@ -65,63 +63,23 @@ fn gated<S: Simd>(simd: S, x: S::F, z: S::F, dz: S::F) -> (S::F, S::F) {
 }
 
 #[inline(always)]
-fn silu_mul_kernel<S: Simd>(
-    simd: S,
-    gate: &[f32],
-    up: &[f32],
-    d_out: &[f32],
-    d_gate: &mut [f32],
-    d_up: &mut [f32],
-) {
-    gate_kernel::<S, Silu>(simd, gate, up, d_out, d_gate, d_up);
-}
-
-#[inline(always)]
-fn gelu_tanh_mul_kernel<S: Simd>(
-    simd: S,
-    gate: &[f32],
-    up: &[f32],
-    d_out: &[f32],
-    d_gate: &mut [f32],
-    d_up: &mut [f32],
-) {
-    gate_kernel::<S, GeluTanh>(simd, gate, up, d_out, d_gate, d_up);
-}
-
-#[inline(always)]
-fn gate_kernel<S: Simd, G: Gate>(
-    simd: S,
-    gate: &[f32],
-    up: &[f32],
-    d_out: &[f32],
-    d_gate: &mut [f32],
-    d_up: &mut [f32],
-) {
-    let len = gate.len();
-    assert_eq!(
-        [up.len(), d_out.len(), d_gate.len(), d_up.len()],
-        [len; 4],
-        "lengths of up, d_out, d_gate and d_up"
-    );
-    let (gate_chunks, gate_rest) = gate.as_chunks::<LANES>();
-    let (up_chunks, up_rest) = up.as_chunks::<LANES>();
+fn gate_kernel<S: Simd, G: Gate>(simd: S, gate: &mut [f32], up: &mut [f32], d_out: &[f32]) {
+    assert_eq!([up.len(), d_out.len()], [gate.len(); 2], "lengths of up and d_out");
+    let (gate_chunks, gate_rest) = gate.as_chunks_mut::<LANES>();
+    let (up_chunks, up_rest) = up.as_chunks_mut::<LANES>();
     let (d_out_chunks, d_out_rest) = d_out.as_chunks::<LANES>();
-    let (d_gate_chunks, d_gate_rest) = d_gate.as_chunks_mut::<LANES>();
-    let (d_up_chunks, d_up_rest) = d_up.as_chunks_mut::<LANES>();
-    let inputs = gate_chunks.iter().zip(up_chunks).zip(d_out_chunks);
-    let outputs = d_gate_chunks.iter_mut().zip(d_up_chunks);
-    for (((gate, up), d_out), (d_gate, d_up)) in inputs.zip(outputs) {
+    for ((gate, up), d_out) in gate_chunks.iter_mut().zip(up_chunks).zip(d_out_chunks) {
         let (value, slope) = G::value_and_slope(simd, simd.load_array(gate));
-        let d_out = simd.load_array(d_out);
-        simd.store_array(d_up, simd.mul(d_out, value));
-        simd.store_array(d_gate, simd.mul(simd.mul(d_out, simd.load_array(up)), slope));
+        let (d_out, old_up) = (simd.load_array(d_out), simd.load_array(up));
+        simd.store_array(up, simd.mul(d_out, value));
+        simd.store_array(gate, simd.mul(simd.mul(d_out, old_up), slope));
     }
     if !gate_rest.is_empty() {
         let (value, slope) = G::value_and_slope(simd, load_partial(simd, gate_rest, 0.0));
         let d_out = load_partial(simd, d_out_rest, 0.0);
-        let up = load_partial(simd, up_rest, 0.0);
-        store_partial(simd, d_up_rest, simd.mul(d_out, value));
-        store_partial(simd, d_gate_rest, simd.mul(simd.mul(d_out, up), slope));
+        let old_up = load_partial(simd, up_rest, 0.0);
+        store_partial(simd, up_rest, simd.mul(d_out, value));
+        store_partial(simd, gate_rest, simd.mul(simd.mul(d_out, old_up), slope));
     }
 }
 
@@ -132,7 +90,7 @@ mod tests {
     use crate::backward::finite_differences::{gradient, wide};
     use crate::vector::test_rows::{LENGTHS, assert_close, assert_same_bits, values};
 
-    type Backward = fn(Isa, &[f32], &[f32], &[f32], &mut [f32], &mut [f32]);
+    type Backward = fn(Isa, &mut [f32], &mut [f32], &[f32]);
 
     fn silu(x: f64) -> f64 {
         x / (1.0 + (-x).exp())
@@ -158,15 +116,15 @@ mod tests {
                     .enumerate()
                     .map(|(i, slope)| wide_d_out[i] * wide_up[i] * slope)
                     .collect();
-                let (mut portable_gate, mut portable_up) = (vec![0.0; len], vec![0.0; len]);
-                kernel(Isa::Portable, &gate, &up, &d_out, &mut portable_gate, &mut portable_up);
+                let (mut portable_gate, mut portable_up) = (gate.clone(), up.clone());
+                kernel(Isa::Portable, &mut portable_gate, &mut portable_up, &d_out);
                 assert_close(&portable_gate, &expected_gate, 2e-6);
                 assert_close(&portable_up, &expected_up, 2e-6);
                 for isa in Isa::available() {
-                    let (mut d_gate, mut d_up) = (vec![f32::NAN; len], vec![f32::NAN; len]);
-                    kernel(isa, &gate, &up, &d_out, &mut d_gate, &mut d_up);
-                    assert_same_bits(&d_gate, &portable_gate);
-                    assert_same_bits(&d_up, &portable_up);
+                    let (mut gate, mut up) = (gate.clone(), up.clone());
+                    kernel(isa, &mut gate, &mut up, &d_out);
+                    assert_same_bits(&gate, &portable_gate);
+                    assert_same_bits(&up, &portable_up);
                 }
             }
         }
@@ -176,9 +134,9 @@ mod tests {
     fn far_out_a_gate_is_open_or_shut() {
         for kernel in [silu_mul as Backward, gelu_tanh_mul] {
             for isa in Isa::available() {
-                let (mut d_gate, mut d_up) = ([f32::NAN; 2], [f32::NAN; 2]);
-                kernel(isa, &[1e4, -1e4], &[5.0; 2], &[2.0; 2], &mut d_gate, &mut d_up);
-                assert_eq!((d_gate, d_up), ([10.0, 0.0], [2e4, 0.0]), "{isa:?}");
+                let (mut gate, mut up) = ([1e4, -1e4], [5.0; 2]);
+                kernel(isa, &mut gate, &mut up, &[2.0; 2]);
+                assert_eq!((gate, up), ([10.0, 0.0], [2e4, 0.0]), "{isa:?}");
             }
         }
     }

@@ -68,7 +68,7 @@ impl Level {
 /// Defines public kernels that take an [`Isa`] from generic ones that take a [`Simd`].
 macro_rules! simd_fns {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?)
-        $(-> $result:ty)? = $kernel:ident;)*) => {$(
+        $(-> $result:ty)? = $kernel:path;)*) => {$(
         $(#[$meta])*
         $vis fn $name(isa: $crate::Isa, $($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]

@@ -17,6 +17,10 @@ use crate::{ModelConfig, TensorRole};
 /// Most memory of logits. Fewer rows at a time read and write the gradient of the head more
 /// often.
 const LOGIT_BYTES: usize = 256 << 20;
+/// The same for a frozen head, which is only read, and small in its packed form.
+const FROZEN_LOGIT_BYTES: usize = 24 << 20;
+/// Fewer rows of a frozen head at a time unpack it too often.
+const FROZEN_MIN_ROWS: usize = 128;
 /// Rows beyond which a chunk gains nothing.
 const MAX_ROWS: usize = 256;
 
@@ -47,9 +51,15 @@ pub(super) struct Stream<'a> {
 }
 
 impl Head {
-    pub(super) fn new(config: &ModelConfig, max_tokens: usize) -> Result<Head, OutOfMemory> {
-        let fitting = LOGIT_BYTES / (4 * config.vocab_size.max(1));
-        let chunk_rows = fitting.clamp(16, MAX_ROWS).min(max_tokens.max(1));
+    pub(super) fn new(
+        config: &ModelConfig,
+        max_tokens: usize,
+        is_frozen: bool,
+    ) -> Result<Head, OutOfMemory> {
+        let (bytes, min_rows) =
+            if is_frozen { (FROZEN_LOGIT_BYTES, FROZEN_MIN_ROWS) } else { (LOGIT_BYTES, 16) };
+        let fitting = bytes / (4 * config.vocab_size.max(1));
+        let chunk_rows = fitting.clamp(min_rows, MAX_ROWS).min(max_tokens.max(1));
         let hidden = chunk_rows * config.hidden_size;
         Ok(Head {
             chunk_rows,

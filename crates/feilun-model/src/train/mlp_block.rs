@@ -88,10 +88,8 @@ impl Layer<'_> {
         let gated = rows(gated_ti, config.intermediate_size);
         let d_input = Some((&mut *d_gated_ti, Write::Store));
         step.linear_backward(self.index, LayerTensor::MlpDown, gated, d_block, d_input);
-        // The product is no longer needed; its buffer takes one of the two gradients.
-        let (d_gate_ti, d_up_ti) = (space.d_gate_ti.first_mut(i), gated_ti);
-        let operands = Gated { gate: gate_ti, up: up_ti, d_out: d_gated_ti };
-        gated_backward(step.compute, config.activation, operands, d_gate_ti, d_up_ti);
+        gated_backward(step.compute, config.activation, gate_ti, up_ti, d_gated_ti);
+        let (d_gate_ti, d_up_ti) = (gate_ti, up_ti);
 
         let normed = rows(normed_th, config.hidden_size);
         let d_normed_th = space.d_normed_th.first_mut(h);
@@ -167,32 +165,24 @@ fn gated(compute: &mut Compute, activation: Activation, gate: &[f32], up: &[f32]
     act(isa, &gate[done..], &up[done..], rest);
 }
 
-/// What the gradient of [`gated`] is computed from.
-struct Gated<'a> {
-    gate: &'a [f32],
-    up: &'a [f32],
-    d_out: &'a [f32],
-}
-
+/// Replaces the operands of [`gated`] by their gradients.
 fn gated_backward(
     compute: &mut Compute,
     activation: Activation,
-    x: Gated<'_>,
-    d_gate: &mut [f32],
-    d_up: &mut [f32],
+    gate: &mut [f32],
+    up: &mut [f32],
+    d_out: &[f32],
 ) {
     let backward = match activation {
         Activation::Silu => feilun_kernels::backward::silu_mul,
         Activation::GeluTanh => feilun_kernels::backward::gelu_tanh_mul,
     };
     let isa = compute.isa;
-    let whole = d_gate.len() / PART * PART;
-    let (d_gate, rest_gate) = d_gate.split_at_mut(whole);
-    let (d_up, rest_up) = d_up.split_at_mut(whole);
-    compute.pool.for_each_chunk_pair((d_gate, PART), (d_up, PART), 16, |part, d_gate, d_up| {
-        let range = part * PART..(part + 1) * PART;
-        let (gate, up, d_out) = (&x.gate[range.clone()], &x.up[range.clone()], &x.d_out[range]);
-        backward(isa, gate, up, d_out, d_gate, d_up);
+    let whole = gate.len() / PART * PART;
+    let (gate, rest_gate) = gate.split_at_mut(whole);
+    let (up, rest_up) = up.split_at_mut(whole);
+    compute.pool.for_each_chunk_pair((gate, PART), (up, PART), 16, |part, gate, up| {
+        backward(isa, gate, up, &d_out[part * PART..][..PART]);
     });
-    backward(isa, &x.gate[whole..], &x.up[whole..], &x.d_out[whole..], rest_gate, rest_up);
+    backward(isa, rest_gate, rest_up, &d_out[whole..]);
 }

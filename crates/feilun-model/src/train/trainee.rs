@@ -185,6 +185,7 @@ impl Trainee {
             Plan { max_tokens, precision: options.precision, keep_mlp: !options.recompute_mlp };
         let mut ropes = RopeTables::new(config);
         ropes.grow(max_tokens);
+        let is_frozen = frozen.is_some();
         Ok(Trainee {
             config: config.clone(),
             frozen,
@@ -195,7 +196,7 @@ impl Trainee {
             compute: Compute::new(pool, options.isa, options.precision),
             lora: LoraScratch::default(),
             space: Workspace::new(config, plan)?,
-            head: Head::new(config, max_tokens)?,
+            head: Head::new(config, max_tokens, is_frozen)?,
             ropes,
             max_tokens,
             positions: Vec::with_capacity(max_tokens),

@@ -80,7 +80,6 @@ pub(super) struct Workspace {
     pub(super) up_ti: Buffer,
     pub(super) gated_ti: Buffer,
     pub(super) d_gated_ti: Buffer,
-    pub(super) d_gate_ti: Buffer,
     pub(super) layers: Vec<LayerSaved>,
 }
 
@@ -110,7 +109,6 @@ impl Workspace {
             &self.up_ti,
             &self.gated_ti,
             &self.d_gated_ti,
-            &self.d_gate_ti,
         ];
         let layers = self.layers.iter().map(LayerSaved::bytes);
         buffers.into_iter().map(Buffer::bytes).sum::<usize>() + layers.sum::<usize>()
@@ -155,7 +153,6 @@ impl Workspace {
             up_ti: Buffer::new(i)?,
             gated_ti: Buffer::new(i)?,
             d_gated_ti: Buffer::new(i)?,
-            d_gate_ti: Buffer::new(i)?,
             layers: layers.collect::<Result<_, _>>()?,
         })
     }
