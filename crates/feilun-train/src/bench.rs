@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use feilun_kernels::AlignedBytes;
-use feilun_kernels::memory::OutOfMemory;
-use feilun_kernels::optimizer::{AdamW, adamw_and_zero, sum_of_squares};
 use feilun_model::train::{Batch, Coefficients, StepError, Trainee};
+
+use crate::optimizer::{
+    AdamWSettings, Optimizer, OptimizerSettings, UpdateStep, clip_scale, gradient_norm,
+};
 
 /// What is measured: steps on made-up tokens.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +43,8 @@ pub fn train_seconds(
     let documents = vec![test.tokens; test.sequences];
     let num_predicted = (len - test.sequences).max(1);
     let values = vec![-1.0 / num_predicted as f32; len];
-    let state = |len: usize| -> Result<AlignedBytes, OutOfMemory> { AlignedBytes::zeroed(4 * len) };
-    let num_values = trainee.values().len();
-    let (mut m, mut v) = (state(num_values)?, state(num_values)?);
+    let settings = OptimizerSettings::AdamW(AdamWSettings::default());
+    let mut optimizer = Optimizer::new(settings, trainee.parameters())?;
     let mut seconds = Vec::new();
     for step in 0..=test.steps {
         let start = Instant::now();
@@ -52,17 +52,12 @@ pub fn train_seconds(
         trainee.accumulate(batch, Coefficients::Known { values: &values, label_smoothing: 0.0 })?;
         let computed = start.elapsed().as_secs_f64();
         let (pool, isa, values, gradients) = trainee.values_and_gradients_mut();
-        let norm = sum_of_squares(pool, isa, gradients).sqrt();
-        let settings = AdamW {
-            lr: 1e-5,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.01,
-            step: step as u64 + 1,
-            gradient_scale: 1f64.min(1.0 / norm.max(1e-12)),
+        let update = UpdateStep {
+            learning_rate: 1e-5,
+            gradient_scale: clip_scale(gradient_norm(pool, isa, gradients), 1.0),
+            num_updates: step as u64 + 1,
         };
-        adamw_and_zero(pool, isa, values, gradients, m.as_f32_mut(), v.as_f32_mut(), &settings);
+        optimizer.update(pool, isa, values, gradients, &update)?;
         let total = start.elapsed().as_secs_f64();
         if step > 0 {
             seconds.push(StepSeconds { total, optimizer: total - computed });

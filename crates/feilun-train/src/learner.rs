@@ -1,6 +1,7 @@
 //! What the run loop trains, and on what: two traits, so that the loop knows neither models nor
 //! files of examples, and can be tested with a model of a few hundred parameters.
 
+use feilun_kernels::{Isa, Pool};
 use feilun_model::train::ParameterInfo;
 
 use crate::data::PackedRow;
@@ -8,6 +9,19 @@ use crate::objective::Sums;
 
 /// Any error of a learner or of its data.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What an optimizer works on, and with what: the learner's threads have nothing to do meanwhile.
+#[derive(Debug)]
+pub struct Flat<'a> {
+    /// Threads.
+    pub pool: &'a mut Pool,
+    /// Instruction path.
+    pub isa: Isa,
+    /// The values.
+    pub values: &'a mut [f32],
+    /// The gradients, as many.
+    pub gradients: &'a mut [f32],
+}
 
 /// A model with its objective.
 pub trait Learner {
@@ -17,8 +31,8 @@ pub trait Learner {
     /// The flat vector of values.
     fn values(&self) -> &[f32];
 
-    /// The flat vectors of values and of gradients, of one length.
-    fn values_and_gradients_mut(&mut self) -> (&mut [f32], &mut [f32]);
+    /// The flat vectors, for an optimizer.
+    fn flat_mut(&mut self) -> Flat<'_>;
 
     /// Is told all rows of a step before they come one by one: the divisors of the objective
     /// ([`StepTotals`](crate::objective::StepTotals)) are counted over all of them.
@@ -65,6 +79,12 @@ pub trait Batches {
 
     /// Rows that are never trained on.
     fn held_out(&self) -> &[PackedRow];
+
+    /// Bytes of text that the learned tokens of [`Batches::held_out`] stand for, where they are
+    /// known: the divisor of bits per byte.
+    fn held_out_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Names the data and its order: a checkpoint of other data is not resumed.
     fn digest(&self) -> String;

@@ -6,6 +6,7 @@
 //! | [`objective`] | log-probabilities of tokens in, the loss and its derivatives out |
 //! | [`optimizer`] | gradients in, changed weights out |
 //! | [`schedule`] | the learning rate of a step |
+//! | [`depth`] | the one dial of pretraining: shape, tokens and settings of a depth |
 //! | [`planner`] | time and memory of a run, before it starts |
 //! | [`guard`] | what must stop a run, before it starts or in the middle |
 //! | [`run`] | the loop, its directory and its checkpoints |
@@ -15,6 +16,7 @@
 
 pub mod bench;
 pub mod data;
+pub mod depth;
 pub mod guard;
 pub mod learner;
 pub mod objective;

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use feilun_kernels::gemm::Precision;
 use feilun_kernels::memory::{AlignedBytes, OutOfMemory};
-use feilun_kernels::optimizer::{AdamW, Muon, MuonScratch, adamw, muon, sum_of_squares};
+use feilun_kernels::optimizer::{AdamW, Muon, MuonScratch, adamw_and_zero, muon, sum_of_squares};
 use feilun_kernels::{Isa, Pool};
 use feilun_model::train::{ParameterInfo, ParameterKind};
 use serde::{Deserialize, Serialize};
@@ -129,7 +129,7 @@ impl Optimizer {
         (2 * size_of::<f32>() * num_parameters) as u64
     }
 
-    /// Applies one step.
+    /// Applies one step, and sets the gradients to zero for the next.
     ///
     /// # Errors
     /// When there is no room for Muon's working memory; it is there after the first step.
@@ -138,7 +138,7 @@ impl Optimizer {
         pool: &mut Pool,
         isa: Isa,
         values: &mut [f32],
-        gradients: &[f32],
+        gradients: &mut [f32],
         step: &UpdateStep,
     ) -> Result<(), OutOfMemory> {
         let (rest, matrices) = match &self.settings {
@@ -148,18 +148,20 @@ impl Optimizer {
         for stretch in &self.stretches {
             let range = stretch.range.clone();
             let values = &mut values[range.clone()];
-            let gradients = &gradients[range.clone()];
+            let gradients = &mut gradients[range.clone()];
             let m = &mut self.first_moments.as_f32_mut()[range.clone()];
             match (stretch.update, matrices) {
                 (Update::Muon { shape }, Some(settings)) => {
                     let step = muon_step(settings, step);
                     let scratch = &mut self.scratch;
                     muon(pool, isa, values, shape, gradients, m, &step, scratch)?;
+                    gradients.fill(0.0);
                 }
                 (update, _) => {
                     let is_decayed = update != Update::AdamW { is_decayed: false };
                     let v = &mut self.second_moments.as_f32_mut()[range];
-                    adamw(pool, isa, values, gradients, m, v, &adamw_step(rest, is_decayed, step));
+                    let step = adamw_step(rest, is_decayed, step);
+                    adamw_and_zero(pool, isa, values, gradients, m, v, &step);
                 }
             }
         }
@@ -286,7 +288,7 @@ mod tests {
         let mut values: Vec<f32> = (0..85).map(|i| start(i) as f32).collect();
         let mut reference: Vec<[f64; 3]> = (0..85).map(|i| [start(i), 0.0, 0.0]).collect();
         for num_updates in 1..=5 {
-            let gradients: Vec<f32> =
+            let mut gradients: Vec<f32> =
                 (0..85).map(|i| ((i * num_updates) as f32 * 0.3).cos()).collect();
             let (rate, scale) = (0.01 * num_updates as f64, 0.5);
             let step = UpdateStep {
@@ -294,9 +296,11 @@ mod tests {
                 gradient_scale: scale,
                 num_updates: num_updates as u64,
             };
-            optimizer.update(&mut pool, Isa::Portable, &mut values, &gradients, &step).unwrap();
+            let given = gradients.clone();
+            optimizer.update(&mut pool, Isa::Portable, &mut values, &mut gradients, &step).unwrap();
+            assert!(gradients.iter().all(|&gradient| gradient == 0.0));
             for (i, [value, m, v]) in reference.iter_mut().enumerate() {
-                let gradient = scale * f64::from(gradients[i]);
+                let gradient = scale * f64::from(given[i]);
                 *m = 0.8 * *m + 0.2 * gradient;
                 *v = 0.9 * *v + 0.1 * gradient * gradient;
                 let corrected = |x: f64, beta: f64| x / (1.0 - beta.powi(num_updates));
@@ -336,9 +340,10 @@ mod tests {
         let mut optimizer = Optimizer::new(settings, &parameters).unwrap();
         let mut pool = Pool::new(1).unwrap();
         let mut values = [0.0; 32];
-        let gradients: Vec<f32> = (0..32).map(|i| 0.1 + (i % 8) as f32).collect();
+        let mut gradients: Vec<f32> = (0..32).map(|i| 0.1 + (i % 8) as f32).collect();
         let step = UpdateStep { learning_rate: 0.01, gradient_scale: 1.0, num_updates: 1 };
-        optimizer.update(&mut pool, Isa::Portable, &mut values, &gradients, &step).unwrap();
+        optimizer.update(&mut pool, Isa::Portable, &mut values, &mut gradients, &step).unwrap();
+        assert!(gradients.iter().all(|&gradient| gradient == 0.0));
         for i in (0..8).chain(24..32) {
             assert!((values[i] + 0.01).abs() < 1e-4, "AdamW's first step: {}", values[i]);
         }

@@ -12,6 +12,8 @@ pub struct Measurement {
     pub num_tokens: u64,
     /// How long that took.
     pub row_time: Duration,
+    /// What a step does before its first row.
+    pub begin_time: Duration,
     /// One forward pass over held-out rows: tokens and time, if there are such rows.
     pub evaluation: Option<(u64, Duration)>,
     /// One update of all parameters.
@@ -27,6 +29,8 @@ pub struct Work {
     pub num_steps: u64,
     /// Tokens of a step, on average.
     pub tokens_per_step: f64,
+    /// Those of them that go forward and backward; KTO measures others beside them.
+    pub learned_tokens_per_step: f64,
     /// Evaluations that are left.
     pub num_evaluations: u64,
     /// Tokens of one.
@@ -64,8 +68,8 @@ pub struct Score {
 /// How the time of a run adds up.
 pub fn plan(work: &Work, measured: &Measurement, peak_bytes: Option<u64>) -> Plan {
     let per_token = |tokens: u64, time: Duration| time.as_secs_f64() / tokens.max(1) as f64;
-    let step = work.tokens_per_step * per_token(measured.num_tokens, measured.row_time)
-        + measured.update_time.as_secs_f64();
+    let step = work.learned_tokens_per_step * per_token(measured.num_tokens, measured.row_time)
+        + (measured.begin_time + measured.update_time).as_secs_f64();
     let evaluation = measured
         .evaluation
         .map_or(0.0, |(tokens, time)| work.tokens_per_evaluation as f64 * per_token(tokens, time));
@@ -123,22 +127,24 @@ mod tests {
         let measured = Measurement {
             num_tokens: 500,
             row_time: Duration::from_secs(2),
+            begin_time: Duration::from_millis(100),
             evaluation: Some((100, Duration::from_millis(100))),
-            update_time: Duration::from_millis(500),
+            update_time: Duration::from_millis(400),
             disk_bytes_per_second: 1e6,
         };
         let work = Work {
             num_steps: 10,
-            tokens_per_step: 1000.0,
+            tokens_per_step: 1500.0,
+            learned_tokens_per_step: 1000.0,
             num_evaluations: 2,
             tokens_per_evaluation: 300,
             num_checkpoints: 3,
             checkpoint_bytes: 2_000_000,
         };
         let plan = plan(&work, &measured, Some(1 << 30));
-        // 10 × (4 s + 0.5 s) + 2 × 0.3 s + 3 × 2 s
+        // 10 × (4 s + 0.1 s + 0.4 s) + 2 × 0.3 s + 3 × 2 s
         assert!((plan.seconds - 51.6).abs() < 1e-9, "{plan:?}");
-        assert!((plan.tokens_per_second - 1000.0 / 4.5).abs() < 1e-9);
+        assert!((plan.tokens_per_second - 1500.0 / 4.5).abs() < 1e-9);
         let score =
             Score { plan, seconds: 56.76, tokens_per_second: 200.0, peak_bytes: Some(1 << 29) };
         assert!((score.time_ratio().unwrap() - 1.1).abs() < 1e-9);

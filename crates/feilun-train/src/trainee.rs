@@ -2,8 +2,8 @@
 
 use feilun_model::train::{Coefficients, ParameterInfo, StepError, Trainee};
 
-use crate::data::{PackedRow, Part};
-use crate::learner::{BoxError, Learner};
+use crate::data::PackedRow;
+use crate::learner::{BoxError, Flat, Learner};
 use crate::objective::{Objective, ObjectiveError, StepTotals, Sums};
 
 /// What preferences are measured against.
@@ -69,7 +69,7 @@ impl ModelLearner {
     /// z₀ of KTO over the rows of a step.
     fn reference_point(&mut self, rows: &[PackedRow]) -> Result<f64, BoxError> {
         let (mut policies, mut references) = (Vec::new(), Vec::new());
-        for row in rows.iter().filter(|row| is_measured_only(row)) {
+        for row in rows.iter().filter(|row| row.is_measured_only()) {
             let reference = self.references(row)?;
             let policy = self.trainee.score(row.batch(), Some(&row.learn))?;
             let policy = row.document_log_probs(policy);
@@ -78,11 +78,6 @@ impl ModelLearner {
         }
         Ok(crate::objective::Kto::reference_point(&policies, &references))
     }
-}
-
-/// Rows of mismatched pairs come beside those that are learned, for KTO's reference point.
-fn is_measured_only(row: &PackedRow) -> bool {
-    row.origins.iter().all(|origin| origin.part == Part::Mismatched)
 }
 
 impl Learner for ModelLearner {
@@ -94,9 +89,9 @@ impl Learner for ModelLearner {
         self.trainee.values()
     }
 
-    fn values_and_gradients_mut(&mut self) -> (&mut [f32], &mut [f32]) {
-        let (_, _, values, gradients) = self.trainee.values_and_gradients_mut();
-        (values, gradients)
+    fn flat_mut(&mut self) -> Flat<'_> {
+        let (pool, isa, values, gradients) = self.trainee.values_and_gradients_mut();
+        Flat { pool, isa, values, gradients }
     }
 
     fn begin(&mut self, rows: &[PackedRow]) -> Result<(), BoxError> {
@@ -108,7 +103,7 @@ impl Learner for ModelLearner {
     }
 
     fn accumulate(&mut self, row: &PackedRow) -> Result<Sums, BoxError> {
-        if is_measured_only(row) {
+        if row.is_measured_only() {
             return Ok(Sums::default());
         }
         let references = self.references(row)?;
@@ -136,7 +131,7 @@ impl Learner for ModelLearner {
     }
 
     fn loss(&mut self, row: &PackedRow) -> Result<Sums, BoxError> {
-        if is_measured_only(row) {
+        if row.is_measured_only() {
             return Ok(Sums::default());
         }
         let references = self.references(row)?;

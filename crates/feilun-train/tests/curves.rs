@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use feilun_kernels::gemm::Precision;
-use feilun_kernels::optimizer::{AdamW, adamw_and_zero};
-use feilun_kernels::{AlignedBytes, Isa, Pool};
+use feilun_kernels::{Isa, Pool};
 use feilun_model::ModelFiles;
 use feilun_model::train::{Batch, Coefficients, LoraOptions, Method, Trainee, TraineeOptions};
+use feilun_train::optimizer::{AdamWSettings, Optimizer, OptimizerSettings, UpdateStep};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -85,8 +85,9 @@ fn check(method: Method, learning_rate: f64, expected: impl Fn(&Step) -> f64) {
     if options.method != Method::Full {
         set_adapter(&mut trainee);
     }
-    let state = || AlignedBytes::zeroed(4 * trainee.values().len()).unwrap();
-    let (mut m, mut v) = (state(), state());
+    let settings = AdamWSettings { weight_decay: 0.0, ..AdamWSettings::default() };
+    let settings = OptimizerSettings::AdamW(settings);
+    let mut optimizer = Optimizer::new(settings, trainee.parameters()).unwrap();
     let mut worst: f64 = 0.0;
     for (index, step) in golden.steps.iter().enumerate() {
         let tokens = step.rows.concat();
@@ -101,17 +102,10 @@ fn check(method: Method, learning_rate: f64, expected: impl Fn(&Step) -> f64) {
         let error = (loss - reference).abs() / reference;
         worst = worst.max(error);
         assert!(error < 0.01, "step {index}: loss {loss:.4}, PyTorch's is {reference:.4}");
-        let settings = AdamW {
-            lr: learning_rate,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            step: index as u64 + 1,
-            gradient_scale: 1.0,
-        };
+        let num_updates = index as u64 + 1;
+        let update = UpdateStep { learning_rate, gradient_scale: 1.0, num_updates };
         let (pool, isa, values, gradients) = trainee.values_and_gradients_mut();
-        adamw_and_zero(pool, isa, values, gradients, m.as_f32_mut(), v.as_f32_mut(), &settings);
+        optimizer.update(pool, isa, values, gradients, &update).unwrap();
     }
     println!("largest difference of a loss: {:.2} %", 100.0 * worst);
 }

@@ -6,6 +6,7 @@
 //! DATA/models/.partial/NAME/       a pull on its way, resumable
 //! DATA/models/.partial/NAME.lock   held by the pull that works on it
 //! DATA/runs/NAME/                  a training run: configuration, metrics, checkpoints, result
+//! DATA/tokens/DIGEST.tokens      texts as tokens, for pretraining; may be removed, is made anew
 //! DATA/kernels.json                the fastest kernels of this machine, measured at first start
 //! ```
 
@@ -43,6 +44,10 @@ impl DataDir {
 
     pub(crate) fn partials(&self) -> PathBuf {
         self.models().join(".partial")
+    }
+
+    pub(crate) fn tokens(&self) -> PathBuf {
+        self.0.join("tokens")
     }
 
     pub(crate) fn runs(&self) -> PathBuf {

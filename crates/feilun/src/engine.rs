@@ -22,7 +22,7 @@ use crate::resolve::{self, FoundModel};
 use crate::vocabulary::TokenizerVocabulary;
 
 /// Which model, and how to compute with it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct EngineArgs {
     /// The model: an installed name, the beginning of a digest, or a path
     #[arg(long, short, value_name = "MODEL")]
@@ -41,9 +41,10 @@ pub(crate) struct EngineArgs {
     exact: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum NumericsArg {
     /// In integers: fast
+    #[default]
     Native,
     /// In f32: the reference
     F32,

@@ -19,6 +19,7 @@ mod pull;
 mod resolve;
 mod save_model;
 mod stored_model;
+mod training;
 mod vocabulary;
 
 use std::process::ExitCode;

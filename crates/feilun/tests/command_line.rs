@@ -89,6 +89,8 @@ fn help_of_every_command() {
         &["chat", "--help"],
         &["complete", "--help"],
         &["score", "--help"],
+        &["tune", "--help"],
+        &["pretrain", "--help"],
         &["bench", "infer", "--help"],
         &["bench", "kernels", "--help"],
         &["pull", "--help"],

@@ -12,6 +12,7 @@ mod initialize;
 mod linear;
 mod mlp_block;
 mod parameters;
+mod pass;
 mod read;
 mod saved;
 mod trainee;
@@ -20,5 +21,5 @@ mod workspace;
 pub use batch::{Batch, BatchError};
 pub use parameters::{ParameterInfo, ParameterKind};
 pub use trainee::{
-    Coefficients, LoraOptions, Method, StepError, Trainee, TraineeError, TraineeOptions,
+    Coefficients, LoraOptions, Method, PassFlops, StepError, Trainee, TraineeError, TraineeOptions,
 };

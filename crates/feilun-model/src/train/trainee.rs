@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use feilun_kernels::gemm::Precision;
 use feilun_kernels::memory::OutOfMemory;
-use feilun_kernels::{AlignedBytes, Isa, Pool, activation};
+use feilun_kernels::{AlignedBytes, Isa, Pool};
 
-use super::attention_block::Layer;
 use super::batch::{Batch, BatchError};
 use super::compute::Compute;
-use super::head::{Head, Stream};
+use super::head::Head;
 use super::linear::{LoraScratch, Step};
 use super::parameters::{Parameter, ParameterInfo, ParameterTable};
+use super::pass::Pass;
 use super::read::Weights;
 use super::workspace::{Plan, Workspace};
 use crate::rope_tables::RopeTables;
@@ -94,6 +94,15 @@ pub enum StepError {
     /// No memory.
     #[error(transparent)]
     Memory(#[from] OutOfMemory),
+}
+
+/// What [`Trainee::flops`] counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PassFlops {
+    /// In the layers.
+    pub per_token: f64,
+    /// In the head, which is computed for tokens that are learned.
+    pub per_learned_token: f64,
 }
 
 /// The derivative of the loss with respect to the log-probability of each token.
@@ -287,34 +296,9 @@ impl Trainee {
         if found != expected {
             return Err(BatchError::Coefficients { found, expected }.into());
         }
-        self.begin(batch)?;
-        let Trainee { config, table, compute, lora, space, head, ropes, .. } = self;
-        let weights = Weights {
-            table,
-            values: self.values.as_f32(),
-            frozen: self.frozen.as_deref(),
-            lora_scale: self.lora_scale,
-            is_adapted: true,
-        };
-        let gradients = self.gradients.as_f32_mut();
-        let mut step = Step { compute, weights, gradients, lora };
-        let layer = |index: usize| Layer {
-            config,
-            index,
-            rope: ropes.of_layer(index),
-            positions: &self.positions,
-            documents: batch.documents,
-        };
-        forward(&mut step, space, config, batch.tokens, layer)?;
-        let len = batch.tokens.len() * config.hidden_size;
-        let stream = Stream { x_th: space.x_th.first(len), d_x_th: space.d_x_th.first_mut(len) };
-        let logprobs = &mut self.logprobs;
-        head.loss(&mut step, config, batch.targets(), coefficients, stream, logprobs);
-        for index in (0..config.layers.len()).rev() {
-            layer(index).mlp_backward(&mut step, space);
-            layer(index).attention_backward(&mut step, space)?;
-        }
-        embedding_backward(&mut step, config, batch.tokens, space.d_x_th.first(len));
+        let mut pass = self.pass(batch, true)?;
+        pass.forward()?;
+        pass.backward(coefficients)?;
         Ok(&self.logprobs)
     }
 
@@ -349,27 +333,30 @@ impl Trainee {
         if let Some(found) = learn.map(<[bool]>::len).filter(|&found| found != expected) {
             return Err(BatchError::Coefficients { found, expected }.into());
         }
-        self.begin(batch)?;
-        let Trainee { config, table, compute, lora, space, head, ropes, .. } = self;
-        let weights = Weights {
-            table,
-            values: self.values.as_f32(),
-            frozen: self.frozen.as_deref(),
-            lora_scale: self.lora_scale,
-            is_adapted,
-        };
-        let mut step = Step { compute, weights, gradients: &mut [], lora };
-        let layer = |index: usize| Layer {
-            config,
-            index,
-            rope: ropes.of_layer(index),
-            positions: &self.positions,
-            documents: batch.documents,
-        };
-        forward(&mut step, space, config, batch.tokens, layer)?;
-        let x_th = space.x_th.first(batch.tokens.len() * config.hidden_size);
-        head.score(&mut step, config, batch.targets(), learn, x_th, &mut self.logprobs);
+        let mut pass = self.pass(batch, is_adapted)?;
+        pass.forward()?;
+        pass.score(learn);
         Ok(&self.logprobs)
+    }
+
+    /// The rounding of matrix work.
+    pub fn precision(&self) -> Precision {
+        self.compute.precision
+    }
+
+    /// Work of the matrix products of a pass forward and backward; attention is not counted.
+    pub fn flops(&self) -> PassFlops {
+        // Forward, to the inputs and to the weights; a frozen matrix has no gradient.
+        let per_weight = if self.frozen.is_some() { 4.0 } else { 6.0 };
+        let weights = |role: TensorRole, shape: Shape| match (role, shape) {
+            (TensorRole::Layer(..), Shape::Matrix(rows, cols)) => (rows * cols) as f64,
+            _ => 0.0,
+        };
+        let needed = needed(&self.config);
+        let layers: f64 = needed.iter().map(|tensor| weights(tensor.role, tensor.shape)).sum();
+        let adapter = self.frozen.as_ref().map_or(0.0, |_| 6.0 * self.table.len() as f64);
+        let head = (self.config.vocab_size * self.config.hidden_size) as f64;
+        PassFlops { per_token: per_weight * layers + adapter, per_learned_token: per_weight * head }
     }
 
     /// Memory beside values and gradients: the frozen base, and what steps so far needed.
@@ -378,47 +365,30 @@ impl Trainee {
         frozen + self.space.bytes() + self.head.bytes() + self.compute.bytes()
     }
 
-    fn begin(&mut self, batch: Batch<'_>) -> Result<(), BatchError> {
+    /// Checks a batch, and hands out what it needs.
+    fn pass<'t>(&'t mut self, batch: Batch<'t>, is_adapted: bool) -> Result<Pass<'t>, BatchError> {
         batch.check(self.max_tokens, &self.config)?;
         self.positions.clear();
         self.positions.extend(batch.documents.iter().flat_map(|&len| 0..len));
         self.logprobs.clear();
         self.logprobs.resize(batch.tokens.len(), 0.0);
-        Ok(())
-    }
-}
-
-fn forward<'a>(
-    step: &mut Step<'_>,
-    space: &mut Workspace,
-    config: &ModelConfig,
-    tokens: &[u32],
-    layer: impl Fn(usize) -> Layer<'a>,
-) -> Result<(), OutOfMemory> {
-    let (hidden, scale, isa) = (config.hidden_size, config.embedding_scale, step.compute.isa);
-    let weights = step.weights;
-    let x_th = space.x_th.first_mut(tokens.len() * hidden);
-    step.compute.rows(x_th, hidden, |row, x_h| {
-        weights.embedding(tokens[row], x_h);
-        if scale != 1.0 {
-            activation::scale(isa, x_h, scale);
-        }
-    });
-    for index in 0..config.layers.len() {
-        layer(index).attention_forward(step, space)?;
-        layer(index).mlp_forward(step, space);
-    }
-    Ok(())
-}
-
-/// Adds each token's gradient to its row of the embedding, in the order of the tokens.
-fn embedding_backward(step: &mut Step<'_>, config: &ModelConfig, tokens: &[u32], d_x_th: &[f32]) {
-    let role = Parameter::Base(TensorRole::TokenEmbedding);
-    let Some(range) = step.weights.table.range(role) else { return };
-    let (hidden, scale) = (config.hidden_size, config.embedding_scale);
-    let d_table = &mut step.gradients[range];
-    for (&token, d_x_h) in tokens.iter().zip(d_x_th.chunks_exact(hidden)) {
-        let d_row = &mut d_table[token as usize * hidden..][..hidden];
-        d_row.iter_mut().zip(d_x_h).for_each(|(sum, d_x)| *sum += scale * d_x);
+        let weights = Weights {
+            table: &self.table,
+            values: self.values.as_f32(),
+            frozen: self.frozen.as_deref(),
+            lora_scale: self.lora_scale,
+            is_adapted,
+        };
+        let gradients = self.gradients.as_f32_mut();
+        Ok(Pass {
+            config: &self.config,
+            batch,
+            step: Step { compute: &mut self.compute, weights, gradients, lora: &mut self.lora },
+            space: &mut self.space,
+            head: &mut self.head,
+            ropes: &self.ropes,
+            positions: &self.positions,
+            logprobs: &mut self.logprobs,
+        })
     }
 }

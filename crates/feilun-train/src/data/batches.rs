@@ -13,6 +13,10 @@ impl Batches for Plan {
         Plan::held_out(self)
     }
 
+    fn held_out_bytes(&self) -> Option<u64> {
+        Plan::held_out_bytes(self)
+    }
+
     fn digest(&self) -> String {
         Plan::digest(self).to_hex().to_string()
     }

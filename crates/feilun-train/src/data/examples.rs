@@ -68,7 +68,7 @@ pub struct ReadReport {
 }
 
 /// A bad line that was skipped.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SkippedLine {
     /// Its file.
     pub path: PathBuf,

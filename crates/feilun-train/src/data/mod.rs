@@ -40,4 +40,4 @@ pub use order::{Permutation, Purpose};
 pub use plan::{LongExamples, Plan, PlanOptions};
 pub use render::{Document, Renderer};
 pub use row::{Origin, PackedRow, Part};
-pub use texts::{TextOptions, TextReport, write_shard};
+pub use texts::{TextOptions, TextReport, texts_digest, write_shard};

@@ -97,6 +97,7 @@ pub struct Plan {
     options: PlanOptions,
     digest: blake3::Hash,
     held_out: Vec<PackedRow>,
+    held_out_bytes: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -117,7 +118,8 @@ impl Plan {
         let mut held_out = source.held_out()?;
         held_out.extend(source.mismatched(&held_out)?);
         let rows = Rows::Examples(Box::new(Epochs::new(source, options.seed)));
-        Ok(Plan { rows, options, digest: digest_of(digest, &options), held_out })
+        let digest = digest_of(digest, &options);
+        Ok(Plan { rows, options, digest, held_out, held_out_bytes: None })
     }
 
     /// Documents of token shards, one after the other, split where a row ends.
@@ -130,7 +132,8 @@ impl Plan {
         let digest = source.digest();
         let held_out = source.held_out()?;
         let rows = Rows::Shards(Box::new(Epochs::new(source, options.seed)));
-        Ok(Plan { rows, options, digest: digest_of(digest, &options), held_out })
+        let digest = digest_of(digest, &options);
+        Ok(Plan { rows, options, digest, held_out, held_out_bytes: None })
     }
 
     /// The rows of a step, counted from 0, ready to be computed. For KTO, rows of
@@ -184,6 +187,22 @@ impl Plan {
     /// Rows to measure on, never trained.
     pub fn held_out(&self) -> &[PackedRow] {
         &self.held_out
+    }
+
+    /// Counts the bytes of the held-out text, so that a loss can be told in bits per byte. Tokens
+    /// that stand for no text, such as the end of a document, have none; their loss counts.
+    pub fn count_bytes(&mut self, bytes_of: impl Fn(u32) -> usize) {
+        let bytes_of_row = |row: &PackedRow| -> usize {
+            let learned = row.tokens.iter().zip(&row.learn).filter(|&(_, &learn)| learn);
+            learned.map(|(&token, _)| bytes_of(token)).sum()
+        };
+        let sum: usize = self.held_out.iter().map(bytes_of_row).sum();
+        self.held_out_bytes = Some(sum as u64).filter(|&bytes| bytes > 0);
+    }
+
+    /// What [`Plan::count_bytes`] found.
+    pub fn held_out_bytes(&self) -> Option<u64> {
+        self.held_out_bytes
     }
 
     /// What becomes of each token in one pass.

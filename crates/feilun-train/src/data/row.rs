@@ -76,6 +76,11 @@ impl PackedRow {
         feilun_model::train::Batch { tokens: &self.tokens, documents: &self.documents }
     }
 
+    /// Whether it only comes beside rows that are learned, for KTO's reference point.
+    pub fn is_measured_only(&self) -> bool {
+        self.origins.iter().all(|origin| origin.part == Part::Mismatched)
+    }
+
     /// How many tokens are learned.
     pub fn num_learned(&self) -> usize {
         self.learn.iter().filter(|&&learn| learn).count()

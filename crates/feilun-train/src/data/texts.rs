@@ -41,7 +41,7 @@ impl Default for TextOptions {
 }
 
 /// What was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TextReport {
     /// Bytes of text.
     pub num_bytes: u64,
@@ -82,7 +82,7 @@ pub fn write_shard(
     }
     let mut texts = Texts { tokenizer, writer, options, report: TextReport::default(), progress };
     for path in paths {
-        match path.extension().is_some_and(|extension| extension == "jsonl") {
+        match has_lines(path) {
             true => texts.add_lines(path)?,
             false => texts.add_file(path)?,
         }
@@ -100,6 +100,36 @@ pub fn write_shard(
     report.num_tokens = writer.num_tokens();
     writer.finish()?;
     Ok(report)
+}
+
+/// Names what [`write_shard`] makes of these files: their contents in their order, the tokenizer
+/// and the options, not the names.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn texts_digest(
+    paths: &[PathBuf],
+    tokenizer: &Tokenizer,
+    options: TextOptions,
+) -> Result<blake3::Hash, DataError> {
+    let mut all = blake3::Hasher::new();
+    all.update(b"feilun texts 1");
+    all.update(tokenizer_digest(tokenizer).as_bytes());
+    all.update(format!("{options:?}").as_bytes());
+    for path in paths {
+        let read = |source| DataError::Read { path: path.clone(), source };
+        let file = File::open(path).map_err(read)?;
+        let mut one = blake3::Hasher::new();
+        one.update_reader(file).map_err(read)?;
+        all.update(&[u8::from(has_lines(path))]);
+        all.update(one.finalize().as_bytes());
+    }
+    Ok(all.finalize())
+}
+
+/// Whether a file has one text a line.
+fn has_lines(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "jsonl")
 }
 
 struct Texts<'a> {

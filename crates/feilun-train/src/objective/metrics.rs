@@ -42,6 +42,11 @@ impl Sums {
         mean(self.nats, self.num_tokens)
     }
 
+    /// −log2 p of the learned tokens, for each of the bytes that they stand for.
+    pub fn bits_per_byte(&self, num_bytes: u64) -> f64 {
+        self.nats / std::f64::consts::LN_2 / num_bytes.max(1) as f64
+    }
+
     /// The share of pairs in which the chosen answer has the higher reward.
     pub fn accuracy(&self) -> Option<f64> {
         mean(self.num_correct as f64, self.num_pairs)

@@ -43,6 +43,10 @@ pub enum Record {
         loss: f64,
         /// Mean −log p of their learned tokens, in nats.
         nats_per_token: Option<f64>,
+        /// The same for each byte of their text, where it is known; it can be compared between
+        /// vocabularies.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bits_per_byte: Option<f64>,
         /// How long it took.
         seconds: f64,
     },
@@ -248,9 +252,14 @@ mod tests {
 
     #[test]
     fn records_come_back() {
-        let evaluation =
-            Record::Evaluation { step: 2, loss: 0.1, nats_per_token: Some(0.3), seconds: 2.0 };
-        let records = [step(1), step(2), evaluation];
+        let evaluation = |bits_per_byte| Record::Evaluation {
+            step: 2,
+            loss: 0.1,
+            nats_per_token: Some(0.3),
+            bits_per_byte,
+            seconds: 2.0,
+        };
+        let records = [step(1), step(2), evaluation(None), evaluation(Some(1.5))];
         let (_folder, path) = folder_with(&records);
         assert_eq!(read_metrics(&path).unwrap(), records);
         let text = std::fs::read_to_string(&path).unwrap();

@@ -4,14 +4,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use feilun_kernels::{Isa, Pool};
-
 use super::checkpoint::{Best, CheckpointState, Checkpoints, Found, Refused};
 use super::metrics::Metrics;
 use super::{Outcome, Record, Refusal, RunDirectory, RunError, StepRecord, Summary};
 use crate::data::PackedRow;
 use crate::guard::OutlierGuard;
-use crate::learner::{Batches, Learner};
+use crate::learner::{Batches, Flat, Learner};
 use crate::objective::Sums;
 use crate::optimizer::{Optimizer, UpdateStep, clip_scale, gradient_norm};
 use crate::planner::{Plan, Score};
@@ -30,10 +28,6 @@ pub struct Parts<'a, L, B> {
     pub learner: &'a mut L,
     /// On what.
     pub batches: &'a B,
-    /// For the optimizer.
-    pub pool: &'a mut Pool,
-    /// For the optimizer.
-    pub isa: Isa,
     /// The peak of the process's resident memory, for those who can know it.
     pub peak_memory: &'a dyn Fn() -> Option<u64>,
 }
@@ -179,14 +173,16 @@ impl<'a, L: Learner, B: Batches> Run<'a, L, B> {
         }))
     }
 
-    /// Fills values and moments from the checkpoint, if there is one.
+    /// Fills values and moments from the checkpoint, if there is one, and gradients with zeros:
+    /// a measurement leaves some behind. Each step leaves zeros.
     fn load(&mut self) -> Result<(), RunError> {
+        self.parts.learner.flat_mut().gradients.fill(0.0);
         let Some(found) = &self.from else { return Ok(()) };
         let parameters = self.parts.learner.parameters().to_vec();
         for (name, moments) in self.optimizer.state_mut() {
             self.checkpoints.load(found, &parameters, name, moments)?;
         }
-        let (values, _) = self.parts.learner.values_and_gradients_mut();
+        let values = self.parts.learner.flat_mut().values;
         self.checkpoints.load(found, &parameters, VALUES, values)?;
         self.values_changed()
     }
@@ -200,9 +196,9 @@ impl<'a, L: Learner, B: Batches> Run<'a, L, B> {
             Accumulated::Interrupted => return Ok(Step::Interrupted),
             Accumulated::Refused(refusal) => return Ok(Step::Refused(refusal)),
         };
-        let Parts { learner, pool, isa, settings, .. } = &mut self.parts;
-        let (values, gradients) = learner.values_and_gradients_mut();
-        let norm = gradient_norm(pool, *isa, gradients);
+        let Parts { learner, settings, .. } = &mut self.parts;
+        let Flat { pool, isa, values, gradients } = learner.flat_mut();
+        let norm = gradient_norm(pool, isa, gradients);
         if !norm.is_finite() {
             return Ok(Step::Refused(self.refuse_gradient(norm, &rows)));
         }
@@ -213,8 +209,10 @@ impl<'a, L: Learner, B: Batches> Run<'a, L, B> {
             let scale = clip_scale(norm, settings.clip_norm);
             let num_updates = self.state.num_updates;
             let update = UpdateStep { learning_rate, gradient_scale: scale, num_updates };
-            self.optimizer.update(pool, *isa, values, gradients, &update)?;
+            self.optimizer.update(pool, isa, values, gradients, &update)?;
             self.values_changed()?;
+        } else {
+            gradients.fill(0.0);
         }
         let num_tokens = num_tokens(&rows);
         self.state.step = number;
@@ -238,8 +236,6 @@ impl<'a, L: Learner, B: Batches> Run<'a, L, B> {
     ) -> Result<Accumulated, RunError> {
         let step = self.state.step + 1;
         let failed = |source| RunError::Learner { step, source };
-        let (_, gradients) = self.parts.learner.values_and_gradients_mut();
-        gradients.fill(0.0);
         self.parts.learner.begin(rows).map_err(failed)?;
         let mut sums = Sums::default();
         for (index, row) in rows.iter().enumerate() {
@@ -264,7 +260,7 @@ impl<'a, L: Learner, B: Batches> Run<'a, L, B> {
     fn refuse_gradient(&mut self, found: f64, rows: &[PackedRow]) -> Refusal {
         let learner = &mut self.parts.learner;
         let infos = learner.parameters().to_vec();
-        let (_, gradients) = learner.values_and_gradients_mut();
+        let gradients = learner.flat_mut().gradients;
         let is_bad =
             |range: std::ops::Range<usize>| gradients[range].iter().any(|x| !x.is_finite());
         let parameter = infos.into_iter().find(|info| is_bad(info.range.clone()));
@@ -299,8 +295,10 @@ impl<'a, L: Learner, B: Batches> Run<'a, L, B> {
             self.state.best = Some(Best { step, loss });
         }
         let nats_per_token = sums.nats_per_token();
+        let bits_per_byte =
+            self.parts.batches.held_out_bytes().map(|bytes| sums.bits_per_byte(bytes));
         let seconds = start.elapsed().as_secs_f64();
-        log.write(&Record::Evaluation { step, loss, nats_per_token, seconds })?;
+        log.write(&Record::Evaluation { step, loss, nats_per_token, bits_per_byte, seconds })?;
         Ok(Evaluated::Done { is_best })
     }
 

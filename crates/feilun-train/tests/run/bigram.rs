@@ -1,9 +1,10 @@
 //! The smallest model that learns something: log p(token | the one before it) is the softmax of a
 //! row of a matrix plus a bias. Its gradient is the true one, checked by finite differences.
 
+use feilun_kernels::{Isa, Pool};
 use feilun_model::train::{ParameterInfo, ParameterKind};
 use feilun_train::data::PackedRow;
-use feilun_train::learner::{BoxError, Learner};
+use feilun_train::learner::{BoxError, Flat, Learner};
 use feilun_train::objective::{Objective, StepTotals, Sums};
 
 pub(crate) struct Bigram {
@@ -12,6 +13,7 @@ pub(crate) struct Bigram {
     values: Vec<f32>,
     gradients: Vec<f32>,
     totals: StepTotals,
+    pool: Pool,
 }
 
 impl Bigram {
@@ -30,7 +32,8 @@ impl Bigram {
         let start = |i: usize| (i as f32 * 0.7).sin() * 0.1;
         let values = (0..len + num_tokens).map(start).collect::<Vec<f32>>();
         let gradients = vec![0.0; values.len()];
-        Bigram { num_tokens, infos, values, gradients, totals: StepTotals::default() }
+        let (totals, pool) = (StepTotals::default(), Pool::new(1).unwrap());
+        Bigram { num_tokens, infos, values, gradients, totals, pool }
     }
 
     /// log p of each token after `before`.
@@ -68,8 +71,9 @@ impl Learner for Bigram {
         &self.values
     }
 
-    fn values_and_gradients_mut(&mut self) -> (&mut [f32], &mut [f32]) {
-        (&mut self.values, &mut self.gradients)
+    fn flat_mut(&mut self) -> Flat<'_> {
+        let Bigram { pool, values, gradients, .. } = self;
+        Flat { pool, isa: Isa::Portable, values, gradients }
     }
 
     fn begin(&mut self, rows: &[PackedRow]) -> Result<(), BoxError> {

@@ -3,7 +3,7 @@
 use feilun_model::train::ParameterInfo;
 use feilun_train::data::PackedRow;
 use feilun_train::guard::Outlier;
-use feilun_train::learner::{BoxError, Learner};
+use feilun_train::learner::{BoxError, Flat, Learner};
 use feilun_train::objective::Sums;
 use feilun_train::run::{Outcome, Record, Refusal, read_metrics};
 
@@ -34,8 +34,8 @@ impl Learner for Defective {
         self.inner.values()
     }
 
-    fn values_and_gradients_mut(&mut self) -> (&mut [f32], &mut [f32]) {
-        self.inner.values_and_gradients_mut()
+    fn flat_mut(&mut self) -> Flat<'_> {
+        self.inner.flat_mut()
     }
 
     fn begin(&mut self, rows: &[PackedRow]) -> Result<(), BoxError> {
@@ -48,7 +48,7 @@ impl Learner for Defective {
             match self.defect {
                 Defect::Loss(loss) => sums.loss = loss,
                 Defect::Gradient(value) => {
-                    *self.inner.values_and_gradients_mut().1.last_mut().unwrap() = value;
+                    *self.inner.flat_mut().gradients.last_mut().unwrap() = value;
                 }
             }
         }

@@ -3,7 +3,6 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use feilun_kernels::{Isa, Pool};
 use feilun_train::optimizer::{MuonSettings, OptimizerSettings};
 use feilun_train::run::checkpoint::Best;
 use feilun_train::run::{Outcome, Parts, Record, Run, RunDirectory, read_metrics};
@@ -66,14 +65,11 @@ fn a_plan_changes_nothing_and_is_scored() {
     Trial { stop_after: Some(10), ..Trial::new(&root) }.go(|_| ()).unwrap();
     let mut trial = Trial::new(&root);
     let directory = RunDirectory::begin(&root, &trial.settings).unwrap();
-    let mut pool = Pool::new(1).unwrap();
     let parts = Parts {
         directory: &directory,
         settings: &trial.settings,
         learner: &mut trial.learner,
         batches: &trial.batches,
-        pool: &mut pool,
-        isa: Isa::Portable,
         peak_memory: &|| Some(1 << 20),
     };
     let (mut run, _) = Run::open(parts).unwrap();

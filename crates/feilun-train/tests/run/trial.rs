@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use feilun_kernels::{Isa, Pool};
 use feilun_train::guard::OutlierSettings;
 use feilun_train::learner::{Batches, Learner};
 use feilun_train::optimizer::{AdamWSettings, OptimizerSettings};
@@ -68,14 +67,11 @@ impl<L: Learner, B: Batches> Trial<'_, L, B> {
         mut watch: impl FnMut(&Record),
     ) -> Result<(Outcome, Vec<Refused>), RunError> {
         let directory = RunDirectory::begin(self.root, &self.settings).unwrap();
-        let mut pool = Pool::new(1).unwrap();
         let parts = Parts {
             directory: &directory,
             settings: &self.settings,
             learner: &mut self.learner,
             batches: &self.batches,
-            pool: &mut pool,
-            isa: Isa::Portable,
             peak_memory: &|| None,
         };
         let (run, refused) = Run::open(parts)?;

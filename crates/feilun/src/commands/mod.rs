@@ -6,6 +6,7 @@ mod complete;
 mod doctor;
 mod export;
 mod models;
+mod pretrain;
 mod pull;
 mod quantize;
 mod runs;
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     Complete(complete::Args),
     Score(score::Args),
     Tune(tune::Args),
+    Pretrain(pretrain::Args),
     Pull(pull::Args),
     Models(models::Args),
     Runs(runs::Args),
@@ -42,7 +44,8 @@ impl Command {
     /// `--data` names those, and `--data-dir` the directory.
     pub(crate) fn data_dir(&self, data: Option<PathBuf>) -> Option<PathBuf> {
         match self {
-            Command::Tune(args) => args.data_dir.clone(),
+            Command::Tune(args) => args.training.data_dir.clone(),
+            Command::Pretrain(args) => args.training.data_dir.clone(),
             _ => data,
         }
     }
@@ -74,6 +77,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Outcome {
         Command::Complete(args) => complete::run(&args, session),
         Command::Score(args) => score::run(&args, session),
         Command::Tune(args) => tune::run(&args, session),
+        Command::Pretrain(args) => pretrain::run(&args, session),
         Command::Pull(args) => pull::run(&args, session),
         Command::Models(args) => models::run(args, session),
         Command::Runs(args) => runs::run(args, session),

@@ -157,7 +157,7 @@ fn list(session: &Session, json: bool) -> Outcome {
         print_table(&histories)?;
     } else {
         output::talk(format!("no runs in {}", session.data.runs().display()));
-        output::talk("  hint: feilun tune --help");
+        output::talk("  hint: feilun tune --help, feilun pretrain --help");
     }
     if broken.is_empty() {
         return Ok(());
@@ -230,6 +230,9 @@ fn print_history(history: &History) -> Outcome {
     if let Some(best) = &history.best {
         let last = number(history.held_out_loss, 4);
         line("held-out", format!("{last}; best {:.4} at step {}", best.loss, best.step))?;
+    }
+    if let Some(bits) = history.bits_per_byte {
+        line("bits per byte", format!("{bits:.4} (held-out text)"))?;
     }
     line("tokens", history.num_tokens.to_string())?;
     line("speed", format!("{} tokens/s", number(history.tokens_per_second, 1)))?;

@@ -56,6 +56,8 @@ pub(super) struct History {
     /// Mean over the last steps.
     pub(super) loss: Option<f64>,
     pub(super) held_out_loss: Option<f64>,
+    /// Of the last evaluation, where the bytes of the text are known.
+    pub(super) bits_per_byte: Option<f64>,
     pub(super) best: Option<Best>,
     pub(super) num_tokens: u64,
     /// Of training, without evaluations and checkpoints.
@@ -89,6 +91,7 @@ impl History {
             num_skipped: 0,
             loss: None,
             held_out_loss: None,
+            bits_per_byte: None,
             best: None,
             num_tokens: 0,
             tokens_per_second: None,
@@ -137,8 +140,9 @@ impl History {
                 self.seconds += step.seconds;
                 *step_seconds += step.seconds;
             }
-            Record::Evaluation { step, loss, seconds, .. } => {
+            Record::Evaluation { step, loss, bits_per_byte, seconds, .. } => {
                 self.held_out_loss = Some(*loss);
+                self.bits_per_byte = *bits_per_byte;
                 if self.best.is_none_or(|best| *loss < best.loss) {
                     self.best = Some(Best { step: *step, loss: *loss });
                 }

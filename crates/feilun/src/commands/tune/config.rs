@@ -4,16 +4,15 @@
 use std::path::PathBuf;
 
 use feilun_train::data::{BadLines, Plan, PlanOptions, ReadOptions, Shape};
-use feilun_train::guard::OutlierSettings;
 use feilun_train::objective::{Dpo, Kto, Objective};
-use feilun_train::optimizer::{AdamWSettings, OptimizerSettings};
-use feilun_train::run::{CheckpointSettings, TrainingSettings};
-use feilun_train::schedule::Shape as ScheduleShape;
+use feilun_train::optimizer::AdamWSettings;
+use feilun_train::run::TrainingSettings;
 use serde::{Deserialize, Serialize};
 
-use super::{Args, MethodArg, ObjectiveArg, ScheduleArg};
+use super::{Args, MethodArg, ObjectiveArg};
 use crate::engine::OpenModel;
 use crate::failure::Outcome;
+use crate::training::Usual;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,7 +65,7 @@ pub(super) fn read_options(args: &Args) -> ReadOptions {
         ObjectiveArg::Dpo => Shape::Pairs,
         ObjectiveArg::Kto => Shape::Answers,
     };
-    let bad_lines = if args.skip_bad { BadLines::Skip } else { BadLines::Refuse };
+    let bad_lines = if args.training.skip_bad { BadLines::Skip } else { BadLines::Refuse };
     ReadOptions { bad_lines, ..ReadOptions::new(shape) }
 }
 
@@ -79,7 +78,7 @@ pub(super) fn plan_options(args: &Args, model_context: usize) -> PlanOptions {
     // A pair shares a row, so that its two log-probabilities meet.
     let documents = if args.objective == ObjectiveArg::Dpo { 2 } else { 1 };
     PlanOptions {
-        seed: args.seed,
+        seed: args.training.seed,
         document_tokens_max: context.min(model_context),
         tokens_per_step: args.batch_tokens as usize,
         long_examples: args.long.into(),
@@ -120,35 +119,20 @@ impl RunConfig {
             },
             lora: is_lora.then_some(LoraConfig { rank, alpha: args.alpha }),
             label_smoothing: args.label_smoothing,
-            is_f32: args.f32,
-            recompute_mlp: args.save_memory,
-            training: TrainingSettings {
-                seed: args.seed,
+            is_f32: args.training.f32,
+            recompute_mlp: args.training.save_memory,
+            training: args.training.settings(Usual {
                 num_steps,
                 learning_rate: args.learning_rate.unwrap_or(usual_rate),
-                warmup_steps: args.warmup_steps.unwrap_or_else(|| num_steps.div_ceil(33)),
-                schedule: match args.schedule {
-                    ScheduleArg::Constant => ScheduleShape::Constant {},
-                    ScheduleArg::Linear => ScheduleShape::Linear { final_fraction: 0.0 },
-                    ScheduleArg::Cosine => ScheduleShape::Cosine { final_fraction: 0.0 },
-                    ScheduleArg::Wsd => ScheduleShape::WarmupStableDecay {
-                        decay_steps: num_steps / 5,
-                        final_fraction: 0.0,
-                    },
-                },
-                optimizer: OptimizerSettings::AdamW(AdamWSettings {
+                final_fraction: 0.0,
+                adamw: AdamWSettings {
                     weight_decay: args.weight_decay,
                     ..AdamWSettings::default()
-                }),
-                clip_norm: args.clip_norm,
-                outliers: OutlierSettings { sigmas: 6.0, window: 128 },
-                checkpoints: CheckpointSettings {
-                    every: args.save_every,
-                    keep_last: 2,
-                    keep_best: args.held_out > 0.0,
-                    evaluate_every: if args.held_out > 0.0 { args.evaluate_every } else { 0 },
                 },
-            },
+                width: model.files.config().hidden_size,
+                evaluates: args.held_out > 0.0,
+                warmup_min: 1,
+            }),
         })
     }
 }

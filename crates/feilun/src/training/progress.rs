@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use feilun_model::train::PassFlops;
 use feilun_train::planner::{Plan, Score};
-use feilun_train::run::Record;
+use feilun_train::run::{Record, StepRecord};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
@@ -11,17 +12,35 @@ use crate::output;
 /// Time between two lines of a log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
+/// The most that the machine can do, and what a token costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Roof {
+    pub(super) flops_per_second: f64,
+    pub(super) flops: PassFlops,
+}
+
+impl Roof {
+    /// What a step makes of it.
+    fn share(&self, step: &StepRecord) -> f64 {
+        let PassFlops { per_token, per_learned_token } = self.flops;
+        let work =
+            per_token * step.num_tokens as f64 + per_learned_token * step.sums.num_tokens as f64;
+        work / step.seconds.max(1e-9) / self.flops_per_second
+    }
+}
+
 /// The progress of a run.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
     num_steps: u64,
+    roof: Option<Roof>,
     seconds: f64,
     steps_seen: u64,
     last_line: Option<Instant>,
 }
 
 impl Progress {
-    pub(super) fn new(num_steps: u64) -> Progress {
+    pub(super) fn new(num_steps: u64, roof: Option<Roof>) -> Progress {
         let bar = output::is_interactive().then(|| {
             let bar = ProgressBar::new(num_steps);
             if let Ok(style) = ProgressStyle::with_template("[{bar:20}] {pos}/{len} {wide_msg}") {
@@ -29,7 +48,7 @@ impl Progress {
             }
             bar
         });
-        Progress { bar, num_steps, seconds: 0.0, steps_seen: 0, last_line: None }
+        Progress { bar, num_steps, roof, seconds: 0.0, steps_seen: 0, last_line: None }
     }
 
     pub(super) fn see(&mut self, record: &Record) {
@@ -41,15 +60,20 @@ impl Progress {
                 let left = duration(left * self.seconds / self.steps_seen as f64);
                 let speed = step.num_tokens as f64 / step.seconds.max(1e-9);
                 let skipped = if step.skipped.is_some() { ", skipped: an outlier" } else { "" };
+                let share = self.roof.map_or_else(String::new, |roof| {
+                    format!(" ({:.0} % of peak)", 100.0 * roof.share(step))
+                });
                 let line = format!(
-                    "loss {:.4}, gradient {:.2}, rate {:.1e}, {speed:.0} tokens/s, {left} \
+                    "loss {:.4}, gradient {:.2}, rate {:.1e}, {speed:.0} tokens/s{share}, {left} \
                      left{skipped}",
                     step.loss, step.gradient_norm, step.learning_rate
                 );
                 self.say(step.step, line, step.skipped.is_some() || step.step == self.num_steps);
             }
-            Record::Evaluation { step, loss, .. } => {
-                self.print(format!("step {step}: held-out loss {loss:.4}"));
+            Record::Evaluation { step, loss, bits_per_byte, .. } => {
+                let bits = bits_per_byte
+                    .map_or_else(String::new, |bits| format!(", {bits:.4} bits per byte"));
+                self.print(format!("step {step}: held-out loss {loss:.4}{bits}"));
             }
             _ => {}
         }
@@ -80,23 +104,23 @@ impl Progress {
 }
 
 /// The progress of reading the data.
-pub(super) struct Reading {
+pub(crate) struct Reading {
     bar: Option<ProgressBar>,
 }
 
 impl Reading {
-    pub(super) fn new() -> Reading {
+    pub(crate) fn new() -> Reading {
         Reading { bar: output::is_interactive().then(|| ProgressBar::new(0)) }
     }
 
-    pub(super) fn see(&mut self, done: u64, all: u64) {
+    pub(crate) fn see(&mut self, done: u64, all: u64) {
         if let Some(bar) = &self.bar {
             bar.set_length(all);
             bar.set_position(done);
         }
     }
 
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
