@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes texts to pretrain on: the English prose of three documentation packages of Debian 12.
+"""Makes texts to pretrain on: the English prose of documentation packages of Debian 12.
 
 The packages are fetched with apt-get by name and version, and their bytes are checked. Pages
 become plain text, one JSON line each; a line of text that was seen before is left out, so that
@@ -26,9 +26,25 @@ PACKAGES = [
     ("rust-doc", "1.63.0+dfsg1-2",
      "96ef96fe6df87d939ca713bd7df3d15c2b778ccb892eca025c4ee504146f697b",
      ["usr/share/doc/rust-doc/html"]),
+    ("cmake-doc", "3.25.1-1",
+     "6e805a758ffed87cc7ea234cf0a7a1bb8ae78b93d8b5783e7fb989a6320f8133", ["usr/share"]),
+    ("qtdeclarative5-doc-html", "5.15.8+dfsg-3",
+     "1663410b595b7adeba3dc42e02b2adb593a6d62a6f520baa9f4609a72ba73767", ["usr/share"]),
+    ("fp-docs-3.2.2", "3.2.2+dfsg-20",
+     "17dafb8b4dc5098bad1373dea7a414dacaef9017b6085c41f28b4e455da2b04e", ["usr/share"]),
+    ("python-scipy-doc", "1.10.1-2",
+     "a237fdcef1675622f1a5d8a291c64feba140615130ee625554f94772d4ea3ad7", ["usr/share"]),
 ]
 # Pages that repeat others: whole books on one page, and what the standard library re-exports.
-REPEATED = re.compile(r"/(print|toc|all|search|help|settings)\.html$|/html/(core|alloc|src)/")
+REPEATED = re.compile(
+    r"/(print|toc|all|search|help|settings|genindex[^/]*)\.html$"
+    r"|/html/(core|alloc|src)/|/_modules/|-members\.html$"
+)
+CONTENT = re.compile(
+    r"<main\b.*</main>|<section id=\"main-content\".*</section>"
+    r"|<div[^>]*role=\"main\".*?(?=<div class=\"sphinxsidebar\"|<footer|\Z)",
+    re.S,
+)
 # What rustdoc writes on every page.
 GENERATED = {"auto trait implementations", "blanket implementations"}
 HIDDEN = {"script", "style", "head", "nav", "svg", "noscript", "button", "rustdoc-toolbar"}
@@ -38,6 +54,8 @@ VOID = {"br", "img", "hr", "meta", "link", "input", "col", "wbr", "area", "base"
 # Shorter lines, such as headings, may come again.
 LONG_LINE = 40
 SHORTEST_PAGE = 400
+# Less of a page in long lines is a list of names.
+PROSE = 0.5
 
 
 class Page(HTMLParser):
@@ -69,7 +87,7 @@ class Page(HTMLParser):
 
 def text_of(html, seen):
     # Where a page says what its content is, the rest is frame.
-    main = re.search(r"<main>(.*)</main>|<section id=\"main-content\"(.*)</section>", html, re.S)
+    main = CONTENT.search(html)
     page = Page()
     page.feed(main.group() if main else html)
     lines = []
@@ -87,8 +105,16 @@ def text_of(html, seen):
     return "\n".join(lines).strip() + "\n"
 
 
+def is_prose(text):
+    long = sum(len(line) for line in text.splitlines() if len(line) >= LONG_LINE)
+    return len(text) >= SHORTEST_PAGE and long >= PROSE * len(text)
+
+
 def fetch(name, version, sha256, folder):
-    subprocess.run(["apt-get", "download", "-qq", f"{name}={version}"], check=True, cwd=folder)
+    # As the user that we are: the folder is ours, and apt's own user cannot write to it.
+    user = ["-o", "APT::Sandbox::User=root"]
+    command = ["apt-get", "download", "-qq", *user, f"{name}={version}"]
+    subprocess.run(command, check=True, cwd=folder)
     (path,) = Path(folder).glob(f"{name}_*.deb")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
@@ -115,7 +141,7 @@ def main():
                     if page.is_symlink() or REPEATED.search(place):
                         continue
                     text = text_of(page.read_text(encoding="utf-8", errors="replace"), seen)
-                    if len(text) < SHORTEST_PAGE:
+                    if not is_prose(text):
                         continue
                     print(json.dumps({"text": text, "page": place}, ensure_ascii=False), file=file)
                     num_pages, num_bytes = num_pages + 1, num_bytes + len(text.encode())

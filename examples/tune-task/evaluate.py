@@ -14,6 +14,7 @@ import json
 import random
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -88,13 +89,16 @@ def main():
     command.add_argument("heldout", type=Path)
     command.add_argument("out", type=Path)
     command.add_argument("--feilun", default="feilun")
-    command.add_argument("more", nargs="*", help="arguments for `feilun chat`, behind --")
     command.set_defaults(run=ask)
     command = commands.add_parser("compare")
     command.add_argument("heldout", type=Path)
     command.add_argument("results", type=Path, nargs="+")
     command.set_defaults(run=compare)
-    args = parser.parse_args()
+    # What stands behind -- is for `feilun chat`.
+    ours = sys.argv[1:]
+    at = ours.index("--") if "--" in ours else len(ours)
+    args = parser.parse_args(ours[:at])
+    args.more = ours[at + 1 :]
     args.run(args)
 
 

@@ -128,3 +128,17 @@ fn hours_become_a_depth_that_a_resumed_run_keeps() {
     let said = world.refusal(&words(&["pretrain", "--data", &texts, "--out", "x"]), 2);
     assert!(said.contains("--depth") && said.contains("--hours"), "{said}");
 }
+
+#[test]
+fn muon_tunes_all_weights() {
+    let world = World::with_base();
+    let full = ["--method", "full", "--steps", "3", "--held-out", "0"];
+    let adamw = world.json(&world.tune("adamw", "chats.jsonl", &full));
+    let muon = [&full[..], &["--optimizer", "muon"]].concat();
+    let muon = world.json(&world.tune("muon", "chats.jsonl", &muon));
+    assert_ne!(adamw["values_digest"], muon["values_digest"]);
+    assert!(muon["loss"].as_f64().unwrap().is_finite());
+    let text = world.path("texts/1.txt");
+    let (model, text) = (muon["path"].as_str().unwrap(), text.to_str().unwrap());
+    assert!(world.json(&words(&["score", "--json", "--model", model, text]))["tokens"] != 0);
+}

@@ -36,9 +36,9 @@ use crate::{machine, output};
 #[command(group(clap::ArgGroup::new("dial").required(true).args(["depth", "hours"])))]
 #[command(after_help = "\
 Examples:
-  feilun pretrain --data texts --depth 4 --out first
+  feilun pretrain --data texts --depth 4
   feilun pretrain --data texts --hours 8 --out overnight
-  feilun complete --model DATA/runs/first/model --prompt 'The'")]
+  feilun complete --model DATA/runs/overnight/model --prompt 'The'")]
 pub(crate) struct Args {
     /// Folders or files of texts
     #[arg(long, required = true, value_name = "DIR")]
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "H", value_parser = hours)]
     hours: Option<f64>,
     /// The name of the run
-    #[arg(long, value_name = "NAME", value_parser = ModelName::from_text)]
+    #[arg(long, value_name = "NAME", default_value = "pretrained", value_parser = ModelName::from_text)]
     out: ModelName,
     /// Whose tokens: a model, or a folder with a tokenizer.json [default: smollm2-135m-instruct]
     #[arg(long, value_name = "MODEL")]
