@@ -19,7 +19,6 @@ mod pull;
 mod resolve;
 mod save_model;
 mod stored_model;
-mod vocabulary;
 
 use std::process::ExitCode;
 
