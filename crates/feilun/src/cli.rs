@@ -14,6 +14,7 @@ use crate::commands::Command;
 #[command(after_help = "\
 Environment:
   FEILUN_DATA_DIR   where models are kept (as --data)
+  FEILUN_DATABASE_URL  the store of `up`, `keys` and `forget` (as --database)
   FEILUN_ISA        instruction path: portable, avx2, avx512 or amx
   FEILUN_THREADS    number of threads to compute with
   HF_ENDPOINT       address of the model hub; HF_TOKEN is sent to it and to nobody else

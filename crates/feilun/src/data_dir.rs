@@ -6,6 +6,8 @@
 //! DATA/models/.partial/NAME/       a pull on its way, resumable
 //! DATA/models/.partial/NAME.lock   held by the pull that works on it
 //! DATA/runs/NAME/                  a training run: configuration, metrics, checkpoints, result
+//! DATA/feilun.db                   turns, feedback, keys, aliases (`feilun-store`)
+//! DATA/blobs/                      uploaded files
 //! DATA/kernels.json                the fastest kernels of this machine, measured at first start
 //! ```
 
@@ -31,6 +33,14 @@ impl DataDir {
 
     pub(crate) fn kernels(&self) -> PathBuf {
         self.0.join("kernels.json")
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.0.join("feilun.db")
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.0.join("blobs")
     }
 
     pub(crate) fn models(&self) -> PathBuf {

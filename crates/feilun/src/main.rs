@@ -18,6 +18,7 @@ mod output;
 mod pull;
 mod resolve;
 mod save_model;
+mod store;
 mod stored_model;
 
 use std::process::ExitCode;

@@ -5,12 +5,15 @@ mod chat;
 mod complete;
 mod doctor;
 mod export;
+mod forget;
+mod keys;
 mod models;
 mod pull;
 mod quantize;
 mod runs;
 mod score;
 mod tune;
+mod up;
 
 use std::path::PathBuf;
 
@@ -23,6 +26,7 @@ use crate::interrupt::Interrupt;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Up(up::Args),
     Chat(chat::Args),
     Complete(complete::Args),
     Score(score::Args),
@@ -30,6 +34,8 @@ pub(crate) enum Command {
     Pull(pull::Args),
     Models(models::Args),
     Runs(runs::Args),
+    Keys(keys::Args),
+    Forget(forget::Args),
     Export(export::Args),
     Quantize(quantize::Args),
     #[command(subcommand)]
@@ -70,6 +76,7 @@ impl Session {
 
 pub(crate) fn run(command: Command, session: &Session) -> Outcome {
     match command {
+        Command::Up(args) => up::run(args, session),
         Command::Chat(args) => chat::run(args, session),
         Command::Complete(args) => complete::run(&args, session),
         Command::Score(args) => score::run(&args, session),
@@ -77,6 +84,8 @@ pub(crate) fn run(command: Command, session: &Session) -> Outcome {
         Command::Pull(args) => pull::run(&args, session),
         Command::Models(args) => models::run(args, session),
         Command::Runs(args) => runs::run(args, session),
+        Command::Keys(args) => keys::run(args, session),
+        Command::Forget(args) => forget::run(&args, session),
         Command::Export(args) => export::run(&args, session),
         Command::Quantize(args) => quantize::run(&args, session),
         Command::Bench(bench) => bench::run(&bench, session),
