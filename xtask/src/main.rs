@@ -10,6 +10,7 @@ mod dependencies;
 mod metadata;
 mod models;
 mod peer;
+mod postgres;
 mod side_by_side;
 mod tests;
 
@@ -25,7 +26,8 @@ use clap::Parser;
 enum Xtask {
     /// Run every check, cheapest first, and stop at the first that fails
     Ci,
-    /// Fetch the model files that tests need, then run all tests and doc tests
+    /// Fetch the model files and start the PostgreSQL that tests need, then run all tests and
+    /// doc tests
     Test {
         /// Arguments for `cargo test --workspace`, such as `-p feilun-text` or a test's name
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

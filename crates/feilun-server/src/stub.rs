@@ -303,7 +303,10 @@ impl Answer {
             }
             let mut token = self.plan.get(index).copied().unwrap_or(self.end);
             if let Some(matcher) = &mut matcher {
-                match constrained(matcher, token) {
+                if matcher.is_complete() {
+                    return FinishReason::Stop(StopCause::Constraint);
+                }
+                match constrained(matcher, token, self.end) {
                     Ok(allowed) => token = allowed,
                     Err(error) => return FinishReason::Failed(error),
                 }
@@ -338,15 +341,19 @@ impl Answer {
     }
 }
 
-/// The token if the constraint allows it, else the lowest that it does.
+/// The token if the constraint allows it, else the end if it does, else the lowest.
 fn constrained(
     matcher: &mut feilun_infer::constraint::Matcher,
     token: u32,
+    end: u32,
 ) -> Result<u32, GenerationError> {
     let mask = matcher.mask()?;
-    let lowest = (0..mask.words().len() as u32 * 32).find(|&token| mask.allows(token));
-    let token = if mask.allows(token) { token } else { lowest.unwrap_or(token) };
-    matcher.accept(token)?;
+    let lowest = || (0..mask.words().len() as u32 * 32).find(|&token| mask.allows(token));
+    let fitting = [token, end].into_iter().find(|&token| mask.allows(token)).or_else(lowest);
+    let token = fitting.unwrap_or(end);
+    if token != end {
+        matcher.accept(token)?;
+    }
     Ok(token)
 }
 

@@ -109,7 +109,7 @@ impl Store {
              actor_id, reason, moved_at FROM alias_moves",
         );
         query.text(" WHERE alias = ").value(alias);
-        page.add_to(&mut query);
+        query.page(page);
         self.readers().query(query).await?.iter().map(move_of).collect()
     }
 }

@@ -5,7 +5,7 @@
 
 use serde_json::Value as Json;
 
-use crate::db::{Connection, Insert, Query, Row, values};
+use crate::db::{Connection, Insert, Query, Row};
 use crate::error::StoreError;
 use crate::id::{AuditId, KeyId, UserId};
 use crate::limits::{TEXT_BYTES_MAX, check_name, check_text_length, json_text};
@@ -98,7 +98,7 @@ impl Store {
             "SELECT id, actor_kind, actor_id, action, object, detail, created_at FROM audit
              WHERE 1 = 1",
         );
-        page.add_to(&mut query);
+        query.page(page);
         self.readers().query(query).await?.iter().map(entry).collect()
     }
 }

@@ -5,7 +5,7 @@
 //! thread for it. It knows no rows: [`crate::files`] says which blobs are needed.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::digest::BlobDigest;
@@ -164,6 +164,8 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     fn names(folder: &Path) -> usize {

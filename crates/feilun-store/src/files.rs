@@ -96,7 +96,7 @@ impl Store {
             .condition(" AND purpose = ", filter.purpose.as_deref())
             .condition(" AND user_id = ", filter.user)
             .condition(" AND key_id = ", filter.key);
-        page.add_to(&mut query);
+        query.page(page);
         self.readers().query(query).await?.iter().map(file_of).collect()
     }
 

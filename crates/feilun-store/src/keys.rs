@@ -98,7 +98,7 @@ impl Store {
     /// All keys, those too that may not be used any more.
     pub async fn list_keys(&self, page: Page<KeyId>) -> Result<Vec<Key>, StoreError> {
         let mut query = Query::new(SELECT);
-        page.add_to(&mut query);
+        query.page(page);
         self.readers().query(query).await?.iter().map(key_of).collect()
     }
 

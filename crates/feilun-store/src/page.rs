@@ -44,19 +44,3 @@ impl<Cursor> Page<Cursor> {
         i64::from(self.rows_max.clamp(1, PAGE_ROWS_MAX))
     }
 }
-
-impl<Cursor: crate::db::Column + Copy> Page<Cursor> {
-    /// Adds the end of a statement whose `WHERE` has at least one condition, and whose rows are
-    /// ordered by their column `id`.
-    pub(crate) fn add_to(&self, query: &mut crate::db::Query) {
-        match self.order {
-            Order::NewestFirst => {
-                query.condition(" AND id < ", self.after).text(" ORDER BY id DESC LIMIT ")
-            }
-            Order::OldestFirst => {
-                query.condition(" AND id > ", self.after).text(" ORDER BY id LIMIT ")
-            }
-        }
-        .value(self.limit());
-    }
-}

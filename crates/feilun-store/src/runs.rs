@@ -138,7 +138,7 @@ impl Store {
     ) -> Result<Vec<Run>, StoreError> {
         let mut query = Query::new(SELECT);
         query.condition(" AND status = ", status);
-        page.add_to(&mut query);
+        query.page(page);
         self.readers().query(query).await?.iter().map(run_of).collect()
     }
 
@@ -167,7 +167,7 @@ impl Store {
         let mut query =
             Query::new("SELECT id, run_id, level, message, data, created_at FROM run_events");
         query.text(" WHERE run_id = ").value(run);
-        page.add_to(&mut query);
+        query.page(page);
         self.readers().query(query).await?.iter().map(event_of).collect()
     }
 }

@@ -120,7 +120,7 @@ impl Store {
     /// All users.
     pub async fn users(&self, page: Page<UserId>) -> Result<Vec<User>, StoreError> {
         let mut query = Query::new(SELECT);
-        page.add_to(&mut query);
+        query.page(page);
         self.readers().query(query).await?.iter().map(user_of).collect()
     }
 

@@ -12,9 +12,8 @@ mod row;
 mod value;
 
 pub(crate) use connection::{Connection, Engine};
-pub(crate) use failure::store_error;
 pub(crate) use insert::Insert;
 pub(crate) use query::Query;
 pub(crate) use readers::Readers;
-pub(crate) use row::{Columns, Row};
+pub(crate) use row::Row;
 pub(crate) use value::{Column, Kind, Value, values};

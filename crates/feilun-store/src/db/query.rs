@@ -1,6 +1,7 @@
 //! A statement that is put together from parts, with its values.
 
 use crate::db::value::{Column, Value};
+use crate::page::{Order, Page};
 
 /// A statement and its values.
 pub(crate) struct Query {
@@ -34,6 +35,20 @@ impl Query {
             self.text(sql).value(value);
         }
         self
+    }
+
+    /// Adds the end of a statement whose `WHERE` has at least one condition, and whose rows are
+    /// in the order of their column `id`.
+    pub(crate) fn page(&mut self, page: Page<impl Column + Copy>) -> &mut Self {
+        match page.order {
+            Order::NewestFirst => {
+                self.condition(" AND id < ", page.after).text(" ORDER BY id DESC LIMIT ")
+            }
+            Order::OldestFirst => {
+                self.condition(" AND id > ", page.after).text(" ORDER BY id LIMIT ")
+            }
+        }
+        .value(page.limit())
     }
 
     /// The statement and its values.

@@ -66,13 +66,15 @@ async fn migrate_in_transaction(
     let rows = connection
         .rows("SELECT number, digest FROM schema_migrations ORDER BY number", values![])
         .await?;
-    let num_applied = rows.len() as i64;
-    if num_applied > newest() {
-        return Err(StoreError::SchemaTooNew { found: num_applied, known: newest() });
+    if let Some(last) = rows.last() {
+        let found = last.columns().next()?;
+        if found > newest() {
+            return Err(StoreError::SchemaTooNew { found, known: newest() });
+        }
     }
     for (row, text) in rows.iter().zip(MIGRATIONS) {
         let mut columns = row.columns();
-        let (number, digest): (i64, [u8; 32]) = (columns.next()?, columns.next()?);
+        let (number, digest): (i64, Vec<u8>) = (columns.next()?, columns.next()?);
         if digest != digest_of(text) {
             return Err(StoreError::SchemaDiffers { number });
         }

@@ -163,7 +163,7 @@ impl Store {
             .condition(" AND may_learn = ", filter.may_learn)
             .condition(" AND received_at >= ", filter.since)
             .condition(" AND received_at < ", filter.until);
-        page.add_to(&mut query);
+        query.page(page);
         self.readers().query(query).await?.iter().map(turn_of).collect()
     }
 }

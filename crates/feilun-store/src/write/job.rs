@@ -72,8 +72,9 @@ impl<W: Write> Job for Pending<W> {
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
-        let outcome = outcome.and_then(|()| self.output.ok_or(StoreError::Closed));
+        let Self { output, reply, _permit, .. } = *self;
+        let outcome = outcome.and_then(|()| output.ok_or(StoreError::Closed));
         // Whoever asked may have left; the write is done all the same.
-        let _ = self.reply.send(outcome);
+        let _ = reply.send(outcome);
     }
 }
