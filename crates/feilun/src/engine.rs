@@ -116,7 +116,7 @@ impl OpenModel {
     /// The model's chat format, or `None` where its files have no template.
     pub(crate) fn chat_format(&self) -> Outcome<Option<ChatFormat>> {
         let format = self.text.chat_format(&self.files);
-        Ok(format.doing(|| format!("the chat template of {}", self.found.label))?)
+        format.doing(|| format!("the chat template of {}", self.found.label))
     }
 
     pub(crate) fn vocabulary(&self) -> Arc<dyn Vocabulary> {

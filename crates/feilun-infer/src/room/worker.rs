@@ -329,8 +329,8 @@ impl Worker {
             Err(payload) => {
                 // What is between steps is the engine's own bookkeeping, and it is not whole.
                 let reason = message(payload.as_ref());
+                host.model.set_state(ModelState::Failed { reason: reason.clone() });
                 host.lose(&reason);
-                host.model.set_state(ModelState::Failed { reason });
                 self.hosts.swap_remove(index);
             }
         }
