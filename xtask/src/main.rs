@@ -6,6 +6,7 @@ mod arrows;
 mod bench_infer;
 mod bench_train;
 mod ci;
+mod clients;
 mod dependencies;
 mod metadata;
 mod models;
@@ -35,6 +36,8 @@ enum Xtask {
     },
     /// Fetch the model files that tests need and print their folder
     Models,
+    /// Start a server and make every call with OpenAI's own client (fetched with pip)
+    Clients,
     /// Measure side by side with other engines
     #[command(subcommand)]
     Bench(Bench),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Xtask::Test { args } => tests::run_with_models(&args),
         Xtask::Bench(Bench::Infer(arguments)) => bench_infer::run(&arguments),
         Xtask::Bench(Bench::Train(arguments)) => bench_train::run(&arguments),
+        Xtask::Clients => clients::run_all(),
         Xtask::Models => models::fetch().map(|folder| say_to_stdout(&folder.display().to_string())),
     };
     match outcome {

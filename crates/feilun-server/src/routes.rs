@@ -2,13 +2,14 @@
 //! can know one that the other does not.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, any, get, post, put};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -161,20 +162,23 @@ pub(crate) fn routes() -> Vec<Route> {
 pub(crate) fn router(server: &Arc<Server>) -> Router {
     let guard = |route, access| Guard { server: Arc::clone(server), route, access };
     let guarded = |guard| middleware::from_fn_with_state(guard, guard::guard);
-    let mut router = Router::new();
+    // Methods of one path come together; each has its own guard, and so has what is none of them.
+    let mut paths: BTreeMap<&'static str, MethodRouter<Arc<Server>>> = BTreeMap::new();
     for route in routes() {
-        let layer = guarded(guard(route.path, route.access));
-        // Methods of one path come together; each has its own guard.
-        router = router.route(route.path, route.handler.layer(layer));
+        let handler = route.handler.layer(guarded(guard(route.path, route.access)));
+        let path = paths.remove(route.path).unwrap_or_default();
+        paths.insert(route.path, path.merge(handler));
+    }
+    let otherwise = |route, handler: MethodRouter<Arc<Server>>| {
+        handler.layer(guarded(guard(route, Access::Open))).with_state(Arc::clone(server))
+    };
+    let mut router = Router::new();
+    for (path, methods) in paths {
+        let wrong_method = otherwise(path, any(method_not_allowed));
+        router = router.route(path, methods.fallback_service(wrong_method));
     }
     router
-        .method_not_allowed_fallback(method_not_allowed)
-        .fallback_service(
-            MethodRouter::<Arc<Server>>::new()
-                .fallback(not_found)
-                .layer(guarded(guard("(none)", Access::Open)))
-                .with_state(Arc::clone(server)),
-        )
+        .fallback_service(otherwise("(none)", any(not_found)))
         // Bodies are bounded where they are read.
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(panicked))

@@ -86,7 +86,7 @@ fn completions_in_their_other_forms() {
         (json!({"prompt": [1.5]}), "invalid_value"),
         (json!({"prompt": {"a": 1}}), "invalid_value"),
         (json!({"prompt": vec!["a"; 65]}), "invalid_value"),
-        (json!({"prompt": ["a"; 33], "n": 2}), "invalid_value"),
+        (json!({"prompt": vec!["a"; 33], "n": 2}), "invalid_value"),
         (json!({"logprobs": 21}), "invalid_value"),
         (json!({"messages": []}), "unknown_parameter"),
     ] {
@@ -307,5 +307,5 @@ fn tls_by_file() {
     let url = format!("https://{}/healthz", server.address);
     assert_eq!(agent.get(url).call().unwrap().status(), 200);
     // Plain HTTP is no TLS.
-    assert_eq!(server.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").get(..4), None);
+    assert!(!server.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").contains("HTTP"));
 }

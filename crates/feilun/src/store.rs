@@ -4,13 +4,13 @@ use feilun_store::{Store, StoreOptions, StoreUrl};
 use tokio::runtime::Runtime;
 
 use crate::commands::Session;
-use crate::failure::{Outcome, OutcomeExt as _};
+use crate::failure::{Failure, Outcome, OutcomeExt as _};
 
 /// Where turns, keys and aliases are kept.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StoreArgs {
     /// The database instead of the data directory's own: sqlite:PATH or postgres://...
-    #[arg(long, value_name = "URL", env = "FEILUN_DATABASE_URL", hide_env_values = true)]
+    #[arg(long, value_name = "URL")]
     database: Option<StoreUrl>,
 }
 
@@ -20,7 +20,13 @@ impl StoreArgs {
         let data = &session.data;
         std::fs::create_dir_all(data.path())
             .doing(|| format!("cannot create {}", data.path().display()))?;
-        let url = self.database.clone().unwrap_or_else(|| StoreUrl::sqlite(data.database()));
+        let url = match (&self.database, &session.environment.database_url) {
+            (Some(url), _) => url.clone(),
+            (None, Some(text)) => {
+                text.parse().map_err(Failure::usage).hint("FEILUN_DATABASE_URL says it")?
+            }
+            (None, None) => StoreUrl::sqlite(data.database()),
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let options = StoreOptions::new(data.blobs());
         let store = runtime

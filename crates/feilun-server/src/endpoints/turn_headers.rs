@@ -55,6 +55,11 @@ pub(crate) async fn read(
         // Whether somebody else has one of that id is nobody's business.
         return Err(feilun_store::StoreError::NoSuchConversation(id).into());
     }
+    if let Some(parent) = parent
+        && server.store.turn(parent).await?.recorded.conversation != id
+    {
+        return Err(feilun_store::StoreError::NoSuchTurn(parent).into());
+    }
     Ok(TurnHeaders { conversation: id, parent, consent })
 }
 

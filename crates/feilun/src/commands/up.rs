@@ -176,8 +176,9 @@ async fn add(backend: &RoomBackend, store: &Store, model: FoundModel) -> Outcome
     source.digest = model.digest.as_deref().and_then(|digest| digest.parse().ok());
     let metadata = std::fs::metadata(&model.path).ok();
     let created = metadata.and_then(|metadata| metadata.modified().ok());
+    let name = served_name(&model);
     let facts = backend
-        .add(&model.label, created.unwrap_or(SystemTime::UNIX_EPOCH), &source)
+        .add(&name, created.unwrap_or(SystemTime::UNIX_EPOCH), &source)
         .doing(|| format!("cannot serve {}", model.label))?;
     let recorded = store.model(facts.digest).await;
     if let Ok(recorded) = &recorded
@@ -189,7 +190,7 @@ async fn add(backend: &RoomBackend, store: &Store, model: FoundModel) -> Outcome
     store
         .record_model(NewModel {
             digest: facts.digest,
-            name: model.label.clone(),
+            name: name.clone(),
             kind: ModelKind::Base,
             base: None,
             parent: None,
@@ -199,8 +200,18 @@ async fn add(backend: &RoomBackend, store: &Store, model: FoundModel) -> Outcome
             detail: json!({}),
         })
         .await?;
-    output::talk(format!("serving {} ({})", model.label, facts.digest));
+    output::talk(format!("serving {name} ({})", facts.digest));
     Ok(())
+}
+
+/// What callers write as `model`: the installed name, or a file's without its ending. Where the
+/// file lies is not theirs to know.
+fn served_name(model: &FoundModel) -> String {
+    let stem = || Some(model.path.file_stem()?.to_string_lossy().into_owned());
+    match model.digest {
+        Some(_) => model.label.clone(),
+        None => stem().unwrap_or_else(|| model.label.clone()),
+    }
 }
 
 fn file_bytes(path: &std::path::Path) -> u64 {
