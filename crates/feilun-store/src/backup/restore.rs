@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{BLOBS, BackupReport, Manifest, columns_of, row_text, table_file};
 use crate::blobs::{Blobs, copy_digested};
-use crate::db::{Connection, values};
+use crate::db::{Connection, Purpose, values};
 use crate::digest::BlobDigest;
 use crate::error::StoreError;
 use crate::options::StoreOptions;
@@ -31,7 +31,7 @@ impl Store {
         let verified = tokio::task::spawn_blocking(move || verify(&folder)).await;
         let (manifest, mut report) = verified.unwrap_or(Err(StoreError::Closed))?;
         let store = Self::open_at_schema(url, options.clone(), manifest.schema).await?;
-        let mut connection = Connection::open(url, &options).await?;
+        let mut connection = Connection::open(url, &options, Purpose::Write).await?;
         check_empty(&mut connection).await?;
         for name in &manifest.blobs {
             let from = backup.join(BLOBS).join(name);

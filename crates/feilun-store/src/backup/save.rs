@@ -9,7 +9,7 @@ use super::{
     BLOBS, BackupReport, FORMAT, MANIFEST, Manifest, SavedTable, columns_of, row_text, table_file,
 };
 use crate::blobs::{Blobs, copy_digested, sync_folder};
-use crate::db::{Column as _, Connection, Kind, Value, values};
+use crate::db::{Column as _, Connection, Kind, Purpose, Value, values};
 use crate::digest::BlobDigest;
 use crate::error::StoreError;
 use crate::schema::{self, TABLES};
@@ -29,7 +29,7 @@ impl Store {
         let partial = Partial::create(folder)?;
         // No blob comes or goes meanwhile.
         let _guard = self.blob_lock().lock().await;
-        let mut connection = Connection::open(self.url(), self.options()).await?;
+        let mut connection = Connection::open(self.url(), self.options(), Purpose::Read).await?;
         connection.begin_snapshot().await?;
         let mut report = BackupReport::default();
         let mut tables = BTreeMap::new();
