@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use crate::audit::{self, Actor};
-use crate::db::{Connection, Engine, Value, values};
+use crate::db::{Connection, Engine, Purpose, Value, values};
 use crate::digest::{BlobDigest, ModelDigest};
 use crate::error::StoreError;
 use crate::id::UserId;
@@ -67,7 +67,7 @@ impl Store {
 
     /// Makes what was deleted unreadable in the database's files.
     pub(crate) async fn scrub(&self) -> Result<(), StoreError> {
-        let mut connection = Connection::open(self.url(), self.options()).await?;
+        let mut connection = Connection::open(self.url(), self.options(), Purpose::Write).await?;
         let outcome = match connection.engine() {
             Engine::Sqlite => truncate_log(&mut connection).await,
             Engine::Postgres => {

@@ -13,7 +13,7 @@
 //! | [`files`], [`blobs`] | uploaded bytes |
 //! | [`configs`], [`audit`] | under which configuration, and who did what |
 //! | [`consent`], [`split`] | what may be learnt from, and what is kept to test on |
-//! | [`forget`], [`retention`] | what leaves the store |
+//! | [`forget`], [`retention`], [`backup`] | what leaves the store, and what must come back |
 //!
 //! All writes go through one task, which commits them in groups (`write`): nothing is answered
 //! before it is committed. The store knows no models and no HTTP; it never prints, exits or reads
@@ -21,6 +21,7 @@
 
 pub mod aliases;
 pub mod audit;
+pub mod backup;
 pub mod blobs;
 pub mod configs;
 pub mod consent;

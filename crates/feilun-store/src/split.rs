@@ -60,5 +60,5 @@ mod tests {
         assert_eq!(found.join(" "), EXPECTED);
     }
 
-    const EXPECTED: &str = "";
+    const EXPECTED: &str = "train dev train train train train train train train train train train";
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::blobs::Blobs;
-use crate::db::{Connection, Readers};
+use crate::db::{Connection, Purpose, Readers};
 use crate::error::StoreError;
 use crate::options::StoreOptions;
 use crate::schema;
@@ -42,9 +42,9 @@ impl Store {
         if let Some(path) = url.sqlite_path() {
             create_private(path)?;
         }
-        let mut connection = Connection::open(url, &options).await?;
+        let mut connection = Connection::open(url, &options, Purpose::Write).await?;
         schema::migrate(&mut connection, schema).await?;
-        let readers = Readers::new(url, &options)?;
+        let readers = Readers::new(url, &options);
         let writer = Writer::start(connection, url.clone(), &options);
         let (url, blob_lock) = (url.clone(), tokio::sync::Mutex::default());
         Ok(Self(Arc::new(Inner { url, options, writer, readers, blobs, blob_lock })))

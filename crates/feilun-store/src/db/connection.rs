@@ -29,6 +29,15 @@ pub(crate) enum Engine {
     Postgres,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Everything.
+    Write,
+    /// Reading; the database refuses everything else.
+    Read,
+}
+
 /// A connection.
 pub(crate) enum Connection {
     Sqlite(SqliteConnection),
@@ -50,15 +59,18 @@ macro_rules! bound {
         query
     }};
 }
-pub(super) use bound;
 
 impl Connection {
     /// Connects, and tries again for as long as `options.patience` says while the database is
     /// locked or starting.
-    pub(crate) async fn open(url: &StoreUrl, options: &StoreOptions) -> Result<Self, StoreError> {
+    pub(crate) async fn open(
+        url: &StoreUrl,
+        options: &StoreOptions,
+        purpose: Purpose,
+    ) -> Result<Self, StoreError> {
         let deadline = Instant::now() + options.patience;
         loop {
-            match Self::connect(url, options).await {
+            match Self::connect(url, options, purpose).await {
                 // SQLite's change to its log mode does not wait for locks by itself.
                 Err(error) if may_pass(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -72,15 +84,16 @@ impl Connection {
     pub(crate) async fn connect(
         url: &StoreUrl,
         options: &StoreOptions,
+        purpose: Purpose,
     ) -> Result<Self, StoreError> {
         let connecting = async {
             match &url.0 {
                 Address::Sqlite(path) => {
-                    let options = sqlite_options(path, options);
+                    let options = sqlite_options(path, options, purpose);
                     options.connect().await.map(Self::Sqlite).map_err(store_error)
                 }
                 Address::Postgres(url) => {
-                    let options = postgres_options(url, options)?;
+                    let options = postgres_options(url, options, purpose)?;
                     options.connect().await.map(Self::Postgres).map_err(store_error)
                 }
             }
@@ -198,10 +211,10 @@ fn may_pass(error: &StoreError) -> bool {
 }
 
 /// How every connection to a SQLite file is set up.
-pub(super) fn sqlite_options(path: &Path, options: &StoreOptions) -> SqliteConnectOptions {
+fn sqlite_options(path: &Path, options: &StoreOptions, purpose: Purpose) -> SqliteConnectOptions {
     let connect = SqliteConnectOptions::new()
         .filename(path)
-        .create_if_missing(true)
+        .create_if_missing(purpose == Purpose::Write)
         .foreign_keys(true)
         .journal_mode(SqliteJournalMode::Wal)
         // In this mode a commit is on the disk before it returns.
@@ -212,16 +225,22 @@ pub(super) fn sqlite_options(path: &Path, options: &StoreOptions) -> SqliteConne
         .pragma("secure_delete", "ON")
         .pragma("journal_size_limit", LOG_BYTES_MAX.to_string())
         .pragma("cache_size", "-16000");
-    match options.database_bytes_max {
+    let connect = match options.database_bytes_max {
         None => connect,
         Some(bytes) => connect.pragma("max_page_count", (bytes / PAGE_BYTES).max(1).to_string()),
+    };
+    match purpose {
+        Purpose::Write => connect,
+        // Not opened for reading alone: SQLite's log wants to write its index.
+        Purpose::Read => connect.pragma("query_only", "ON"),
     }
 }
 
 /// How every connection to PostgreSQL is set up.
-pub(super) fn postgres_options(
+fn postgres_options(
     url: &str,
     options: &StoreOptions,
+    purpose: Purpose,
 ) -> Result<PgConnectOptions, StoreError> {
     let connect = PgConnectOptions::from_str(url).map_err(|_| {
         // The cause may quote the password.
@@ -234,5 +253,6 @@ pub(super) fn postgres_options(
         ("statement_timeout", milliseconds.as_str()),
         ("idle_in_transaction_session_timeout", milliseconds.as_str()),
         ("client_min_messages", "warning"),
+        ("default_transaction_read_only", if purpose == Purpose::Read { "on" } else { "off" }),
     ]))
 }

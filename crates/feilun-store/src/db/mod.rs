@@ -11,7 +11,7 @@ mod readers;
 mod row;
 mod value;
 
-pub(crate) use connection::{Connection, Engine};
+pub(crate) use connection::{Connection, Engine, Purpose};
 pub(crate) use insert::Insert;
 pub(crate) use query::Query;
 pub(crate) use readers::Readers;

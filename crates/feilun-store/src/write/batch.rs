@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::db::Connection;
+use crate::db::{Connection, Purpose};
 use crate::error::StoreError;
 use crate::options::StoreOptions;
 use crate::url::StoreUrl;
@@ -96,7 +96,7 @@ impl Committer {
     async fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<Outcomes, Failure> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::connect(&self.url, &self.options)
+            None => Connection::connect(&self.url, &self.options, Purpose::Write)
                 .await
                 .map_err(|error| Failure { error, certain: true })?,
         };

@@ -47,16 +47,16 @@ pub(super) struct Pending<W: Write> {
     output: Option<W::Output>,
     reply: oneshot::Sender<Result<W::Output, StoreError>>,
     /// Its room in the queue, until it is answered.
-    _permit: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 impl<W: Write> Pending<W> {
     pub(super) fn new(
         write: W,
         reply: oneshot::Sender<Result<W::Output, StoreError>>,
-        permit: OwnedSemaphorePermit,
+        room: OwnedSemaphorePermit,
     ) -> Self {
-        Self { write, output: None, reply, _permit: permit }
+        Self { write, output: None, reply, room }
     }
 }
 
@@ -72,8 +72,10 @@ impl<W: Write> Job for Pending<W> {
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
-        let Self { output, reply, _permit, .. } = *self;
+        let Self { output, reply, room, .. } = *self;
         let outcome = outcome.and_then(|()| output.ok_or(StoreError::Closed));
+        // Before the answer: whoever gets it may have the next write at hand.
+        drop(room);
         // Whoever asked may have left; the write is done all the same.
         let _ = reply.send(outcome);
     }

@@ -66,7 +66,7 @@ async fn what_is_too_large_is_refused(site: Site) {
     let refused = [
         NewTurn { request: deep(JSON_DEPTH_MAX + 1), ..turn(config) },
         NewTurn { request: json!("x".repeat(JSON_BYTES_MAX)), ..turn(config) },
-        NewTurn { answer: json!("\0".repeat(JSON_BYTES_MAX / 6)), ..turn(config) },
+        NewTurn { answer: json!("\0".repeat(JSON_BYTES_MAX / 6 + 1)), ..turn(config) },
         NewTurn { prompt_tokens: vec![0; (1 << 22) + 1], ..turn(config) },
         NewTurn { answer_logprobs: vec![0.0; 3], ..turn(config) },
         NewTurn { app: Some(long.clone()), ..turn(config) },

@@ -3,8 +3,10 @@
 //! `cargo xtask test` starts the PostgreSQL. Each test has a file, or a schema, of its own.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "deep tests and measurements say what they found")]
 
 mod administration;
+mod backups;
 mod captured;
 mod child;
 mod erasure;
