@@ -36,7 +36,7 @@ enum Xtask {
     },
     /// Fetch the model files that tests need and print their folder
     Models,
-    /// Start a server and make every call with OpenAI's own client (fetched with pip)
+    /// Ask a real server with OpenAI's own client and with schemathesis, both fetched with pip
     Clients,
     /// Measure side by side with other engines
     #[command(subcommand)]

@@ -1,7 +1,8 @@
 //! `cargo xtask clients`: a real `feilun up`, asked by other people's clients.
 //!
-//! OpenAI's own Python client makes every call that Feilun offers. It lies in a virtual environment
-//! in the cache folder of peers, made once with pip.
+//! OpenAI's own Python client makes every call that Feilun offers. Then schemathesis makes up
+//! requests from the OpenAPI document and compares each answer with it. Both lie in virtual
+//! environments in the cache folder of peers, made once with pip.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,8 +14,9 @@ use anyhow::{Context as _, bail};
 
 use crate::{cargo, metadata, models, peer, run, say};
 
-/// The client; its version is in the environment's name too, so that a new one is made anew.
+/// The clients; their versions are in the environments' names too, so that a new one is made anew.
 const CLIENT: &str = "openai==3.54.0";
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 /// How long the server may take to start: a debug build measures its kernels first.
 const START_TIME: Duration = Duration::from_secs(120);
 /// The test model's file without its ending: how a model that is given by its path is called.
@@ -25,12 +27,14 @@ const LISTENING: &str = "listening on ";
 /// Runs every client.
 pub(crate) fn run_all() -> anyhow::Result<()> {
     let model = models::fetch()?.join(format!("{MODEL}.gguf"));
-    let python = environment()?;
+    let client = environment(CLIENT)?.join("python");
+    let schemathesis = environment(SCHEMATHESIS)?.join("schemathesis");
     run(&mut cargo(&["build", "--locked", "-p", "feilun"]))?;
     let data = std::env::temp_dir().join(format!("feilun-clients-{}", std::process::id()));
     let outcome = Server::start(&data, &model).and_then(|server| {
         let script = metadata::workspace_root().join("xtask/src/clients/openai_client.py");
-        run(Command::new(python).arg(script).arg(&server.url).arg(MODEL))
+        run(Command::new(client).arg(script).arg(&server.url).arg(MODEL))?;
+        run(&mut compare_with_document(&schemathesis, &server.url))
     });
     if data.exists() {
         std::fs::remove_dir_all(&data)
@@ -39,22 +43,32 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     outcome
 }
 
-/// The Python of an environment with the client in it.
-fn environment() -> anyhow::Result<PathBuf> {
+/// Requests made up from the document. That every one that fits it is accepted is not expected: a
+/// model must be there, and texts have meanings that no schema tells.
+fn compare_with_document(schemathesis: &Path, url: &str) -> Command {
+    let mut command = Command::new(schemathesis);
+    command.arg("run").arg(format!("{url}/openapi.json")).args(["--no-color", "--seed", "1"]);
+    command.args(["--max-examples", "30", "--request-timeout", "30"]);
+    command.args(["--exclude-checks", "positive_data_acceptance"]);
+    command
+}
+
+/// The programs of an environment with a package in it.
+fn environment(package: &str) -> anyhow::Result<PathBuf> {
     let folder = peer::folder()?;
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    let environment = folder.join(CLIENT.replace("==", "-"));
-    let (python, done) = (environment.join("bin/python"), environment.join(".done"));
+    let environment = folder.join(package.replace("==", "-"));
+    let (programs, done) = (environment.join("bin"), environment.join(".done"));
     if !done.exists() {
-        say(&format!("installing {CLIENT} with pip"));
+        say(&format!("installing {package} with pip"));
         let log = folder.join("clients.log");
         peer::run_logged(Command::new("python3").args(["-m", "venv"]).arg(&environment), &log)?;
-        let mut pip = Command::new(&python);
-        peer::run_logged(pip.args(["-m", "pip", "install", "--quiet", CLIENT]), &log)?;
+        let mut pip = Command::new(programs.join("python"));
+        peer::run_logged(pip.args(["-m", "pip", "install", "--quiet", package]), &log)?;
         std::fs::write(&done, "")?;
     }
-    Ok(python)
+    Ok(programs)
 }
 
 /// A server that ends with this value.

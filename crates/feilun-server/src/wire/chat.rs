@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::message::WireMessage;
 use super::number::{Real, Whole};
-use super::sampling::{CHOICES_MAX, LogitBias, Sampling, Stop};
+use super::sampling::{CHOICES_MAX, LogitBias, Sampling, Seed, Stop};
 use super::strict::WireRequest;
 use super::tool::{Tool, ToolChoice};
 
@@ -55,7 +55,7 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     pub(crate) top_logprobs: Option<Whole<0, 20>>,
     #[serde(default)]
-    pub(crate) seed: Option<i64>,
+    pub(crate) seed: Option<Seed>,
     #[serde(default)]
     pub(crate) stop: Option<Stop>,
     #[serde(default)]
@@ -110,7 +110,7 @@ impl ChatRequest {
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             logit_bias: self.logit_bias.clone(),
-            seed: self.seed,
+            seed: self.seed.map(Whole::get),
             logprobs: self.num_logprobs(),
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chat::StreamOptions;
 use super::number::{Real, Whole};
-use super::sampling::{CHOICES_MAX, LogitBias, Sampling, Stop};
+use super::sampling::{CHOICES_MAX, LogitBias, Sampling, Seed, Stop};
 use super::strict::WireRequest;
 use super::usage::Usage;
 
@@ -57,7 +57,7 @@ pub(crate) struct CompletionRequest {
     #[serde(default)]
     pub(crate) logit_bias: Option<LogitBias>,
     #[serde(default)]
-    pub(crate) seed: Option<i64>,
+    pub(crate) seed: Option<Seed>,
     #[serde(default)]
     pub(crate) stop: Option<Stop>,
     #[serde(default)]
@@ -85,7 +85,7 @@ impl CompletionRequest {
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             logit_bias: self.logit_bias.clone(),
-            seed: self.seed,
+            seed: self.seed.map(Whole::get),
             logprobs: self.logprobs.map(Whole::size),
         }
     }

@@ -16,7 +16,7 @@ use super::strict::WireRequest;
 #[serde(deny_unknown_fields)]
 pub(crate) struct FeedbackRequest {
     /// The `id` of a completion.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "uuid"))]
     pub(crate) turn_id: Uuid,
     pub(crate) kind: FeedbackKind,
     /// By kind: a boolean, a number, a text, a message, or `{"preferred": turn, "over": turn}`.
@@ -54,9 +54,9 @@ pub(crate) enum FeedbackKind {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Comparison {
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "uuid"))]
     pub(crate) preferred: Uuid,
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "uuid"))]
     pub(crate) over: Uuid,
 }
 
@@ -67,7 +67,7 @@ pub(crate) type Demonstration = WireMessage;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EventRequest {
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "uuid"))]
     pub(crate) turn_id: Uuid,
     pub(crate) kind: EventKind,
     /// What belongs to it, such as the text after an edit: an object.

@@ -24,11 +24,22 @@ impl<const MIN: i64, const MAX: i64> Whole<MIN, MAX> {
 impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Whole<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let found = Value::deserialize(deserializer)?;
-        let number = found.as_i64().filter(|number| (MIN..=MAX).contains(number));
+        let number = whole(&found).filter(|number| (MIN..=MAX).contains(number));
         let expected =
             |found| format!("expected a whole number from {MIN} to {MAX}, found {found}");
         number.map(Whole).ok_or_else(|| D::Error::custom(expected(shown(&found))))
     }
+}
+
+/// A whole number, also one that is written as `3.0`: to JSON Schema they are one.
+fn whole(found: &Value) -> Option<i64> {
+    // Beyond this not every whole number is a float.
+    const FLOAT_MAX: f64 = (1u64 << 53) as f64;
+    let of_float = |number: f64| {
+        let fits = number.fract() == 0.0 && number.abs() <= FLOAT_MAX;
+        fits.then_some(number as i64)
+    };
+    found.as_i64().or_else(|| found.as_f64().and_then(of_float))
 }
 
 impl<const MIN: i64, const MAX: i64> JsonSchema for Whole<MIN, MAX> {
@@ -101,8 +112,10 @@ mod tests {
     #[test]
     fn only_numbers_of_the_range_pass() {
         let whole = |text: &str| serde_json::from_str::<Whole<1, 8>>(text).map(Whole::get).ok();
-        assert_eq!((whole("1"), whole("8")), (Some(1), Some(8)));
-        for bad in ["0", "9", "-1", "1.0", "1.5", "\"3\"", "null", "true", "9223372036854775808"] {
+        assert_eq!((whole("1"), whole("8"), whole("3.0")), (Some(1), Some(8), Some(3)));
+        for bad in
+            ["0", "9", "-1", "8.5", "1.5", "1e300", "\"3\"", "null", "true", "9223372036854775808"]
+        {
             assert_eq!(whole(bad), None, "{bad}");
         }
         let real = |text: &str| serde_json::from_str::<Real<-2, 2>>(text).map(Real::get).ok();

@@ -6,7 +6,7 @@ use feilun_infer::SamplingParams;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::number::Real;
+use super::number::{Real, Whole};
 use crate::error::{ApiError, ErrorKind};
 
 /// Most choices of one request, over all its prompts: each is a sequence of its own.
@@ -29,6 +29,9 @@ pub(crate) fn stop_strings(stop: Option<Stop>) -> Vec<String> {
     }
 }
 
+/// Any number that fits 64 bits.
+pub(crate) type Seed = Whole<{ i64::MIN }, { i64::MAX }>;
+
 /// Token ids, written as texts because JSON keys are, and what is added to their logits.
 pub(crate) type LogitBias = BTreeMap<String, Real<-100, 100>>;
 
@@ -37,7 +40,7 @@ pub(crate) type LogitBias = BTreeMap<String, Real<-100, 100>>;
 pub(crate) struct Sampling {
     pub(crate) temperature: Option<Real<0, 2>>,
     pub(crate) top_p: Option<Real<0, 1>>,
-    pub(crate) top_k: Option<super::number::Whole<0, 1_000_000>>,
+    pub(crate) top_k: Option<Whole<0, 1_000_000>>,
     pub(crate) min_p: Option<Real<0, 1>>,
     pub(crate) repetition_penalty: Option<Real<0, 10>>,
     pub(crate) presence_penalty: Option<Real<-2, 2>>,
