@@ -6,8 +6,10 @@
 
 use std::error::Error;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use feilun_infer::Request;
@@ -17,7 +19,11 @@ use feilun_infer::room::{
 };
 
 const PROMPT_TOKENS: usize = 4000;
-const PHASE: Duration = Duration::from_secs(15);
+/// Few, so that the clients' own prompts do not count.
+const QUESTION_TOKENS: usize = 8;
+const ANSWER_TOKENS: usize = 300;
+/// Shorter than the prompt takes.
+const PHASE: Duration = Duration::from_secs(10);
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -114,73 +120,113 @@ fn prompts_alone(room: &Room, model: &Arc<ResidentModel>) -> Outcome<f64> {
     Ok(speed)
 }
 
-/// Clients that generate without an end, and the times between their tokens.
+/// Clients that ask one question after the other, and the times between the tokens of an answer.
 struct Clients {
     gaps: Arc<Mutex<Vec<Duration>>>,
-    _tickets: Vec<Ticket>,
+    is_over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<(), String>>>,
 }
 
 impl Clients {
-    fn start(room: &Room, model: &Arc<ResidentModel>, num_clients: u8) -> Outcome<Clients> {
+    fn start(room: &Room, model: &Arc<ResidentModel>, num_clients: u8) -> Clients {
         let gaps = Arc::new(Mutex::new(Vec::new()));
-        let tickets = (1..=num_clients).map(|client| {
-            let gaps = Arc::clone(&gaps);
-            let mut last: Option<Instant> = None;
-            let sink = Box::new(move |kind| {
-                if let EventKind::Token(_) = kind {
-                    let now = Instant::now();
-                    if let (Some(last), Ok(mut gaps)) = (last.replace(now), gaps.lock()) {
-                        gaps.push(now - last);
-                    }
+        let is_over = Arc::new(AtomicBool::new(false));
+        let threads = (1..=num_clients).map(|client| {
+            let (room, model) = (room.clone(), Arc::clone(model));
+            let (gaps, is_over) = (Arc::clone(&gaps), Arc::clone(&is_over));
+            std::thread::spawn(move || {
+                let mut round = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let prompt = tokens(&model, usize::from(client) * 1000 + round, QUESTION_TOKENS);
+                    answer(&room, &model, client, prompt, &gaps).map_err(|e| e.to_string())?;
+                    round += 1;
                 }
-                ControlFlow::Continue(())
-            });
-            let prompt = tokens(model, usize::from(client), 100);
-            let max_tokens = model.context_length() - 100;
-            let request = Request { ignore_end_tokens: true, ..Request::new(prompt, max_tokens) };
-            let (model, tenant) = (Arc::clone(model), Tenant::new([client; 16]));
-            Ok(room.submit(Submission { model, request, tenant, sink })?)
+                Ok(())
+            })
         });
-        Ok(Clients { _tickets: tickets.collect::<Outcome<_>>()?, gaps })
+        Clients { threads: threads.collect(), gaps, is_over }
     }
 
     /// Median and 99th percentile of the gaps since the last call, and their number.
     fn take(&self) -> Outcome<(Duration, Duration, usize)> {
         let mut gaps = std::mem::take(&mut *self.gaps.lock().map_err(|_| "a sink panicked")?);
         gaps.sort_unstable();
-        let at = |share: f64| gaps[((gaps.len() - 1) as f64 * share) as usize];
-        Ok((at(0.5), at(0.99), gaps.len()))
+        let at = |share: f64| gaps.get((gaps.len() as f64 * share) as usize).copied();
+        let (Some(median), Some(p99)) = (at(0.5), at(0.99)) else { return Err("no tokens".into()) };
+        Ok((median, p99, gaps.len()))
+    }
+
+    fn stop(self) -> Outcome<()> {
+        self.is_over.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().map_err(|_| "a client panicked")??;
+        }
+        Ok(())
     }
 }
 
+/// One answer of [`ANSWER_TOKENS`].
+fn answer(
+    room: &Room,
+    model: &Arc<ResidentModel>,
+    client: u8,
+    prompt: Vec<u32>,
+    gaps: &Arc<Mutex<Vec<Duration>>>,
+) -> Outcome<()> {
+    let (sender, ends) = channel();
+    let gaps = Arc::clone(gaps);
+    let mut last: Option<Instant> = None;
+    let sink = Box::new(move |kind| {
+        match kind {
+            EventKind::Token(_) => {
+                let now = Instant::now();
+                if let (Some(last), Ok(mut gaps)) = (last.replace(now), gaps.lock()) {
+                    gaps.push(now - last);
+                }
+            }
+            EventKind::Finished(finish) => {
+                let _ = sender.send(finish);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    let request = Request { ignore_end_tokens: true, ..Request::new(prompt, ANSWER_TOKENS) };
+    let (model, tenant) = (Arc::clone(model), Tenant::new([client; 16]));
+    let _ticket = room.submit(Submission { model, request, tenant, sink })?;
+    end(&ends).map(drop)
+}
+
 fn company(room: &Room, model: &Arc<ResidentModel>, num_clients: u8, alone: f64) -> Outcome<()> {
-    let clients = Clients::start(room, model, num_clients)?;
+    let clients = Clients::start(room, model, num_clients);
     std::thread::sleep(Duration::from_secs(2));
     clients.take()?;
     for round in 0..2 {
-        std::thread::sleep(PHASE / 2);
+        std::thread::sleep(PHASE);
         let (idle_median, idle_p99, num_idle) = clients.take()?;
         let start = Instant::now();
-        let before = room.status().models[0].totals.prompt_rows;
-        let mut seed = 300 + 100 * round;
+        let before = prompt_rows(room);
+        let prompt = tokens(model, 300 + round, PROMPT_TOKENS);
+        let (ticket, _ends) = ask(room, model, 200, Request::new(prompt, 1))?;
         while start.elapsed() < PHASE {
-            let prompt = tokens(model, seed, PROMPT_TOKENS);
-            let (_ticket, ends) = ask(room, model, 200, Request::new(prompt, 1))?;
-            end(&ends)?;
-            seed += 1;
+            std::thread::sleep(Duration::from_millis(10));
         }
-        let seconds = start.elapsed().as_secs_f64();
-        let rows = room.status().models[0].totals.prompt_rows - before;
+        let rows = prompt_rows(room) - before;
+        drop(ticket);
         let (median, p99, num_busy) = clients.take()?;
         let ratio = p99.as_secs_f64() / idle_p99.as_secs_f64();
         println!("between tokens, idle: median {idle_median:.1?}, p99 {idle_p99:.1?} ({num_idle})");
         println!(
-            "beside prompts: median {median:.1?}, p99 {p99:.1?} ({num_busy}); p99 {ratio:.2}x idle"
+            "beside a prompt: median {median:.1?}, p99 {p99:.1?} ({num_busy}); p99 {ratio:.2}x idle"
         );
-        let speed = rows as f64 / seconds;
-        println!("prompts: {speed:.0} tokens/s, {:.0} % of alone", 100.0 * speed / alone);
+        let speed = rows as f64 / PHASE.as_secs_f64();
+        println!("all prompts: {speed:.0} tokens/s, {:.0} % of alone", 100.0 * speed / alone);
     }
-    Ok(())
+    clients.stop()
+}
+
+fn prompt_rows(room: &Room) -> u64 {
+    room.status().models.iter().map(|model| model.totals.prompt_rows).sum()
 }
 
 fn median(times: &mut [Duration]) -> Duration {

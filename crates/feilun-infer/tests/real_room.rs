@@ -3,19 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may")]
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use feilun_infer::event::{EventKind, Finish, FinishReason};
 use feilun_infer::room::{
-    ModelSource, ResidentModel, Room, RoomConfig, RoomError, Submission, Tenant,
+    ModelSource, ResidentModel, Room, RoomConfig, RoomError, Submission, Tenant, Ticket,
 };
 use feilun_infer::{ConstraintSource, Request, SamplingParams};
 use feilun_kernels::Pool;
+use feilun_model::save::{AdapterInfo, NamedTensor, save_adapter};
 use feilun_model::{
-    BatchMode, BlockId, LogitRows, Model, ModelFiles, Segment, Session, SessionOptions,
+    BatchMode, BlockId, LayerTensor, LogitRows, Model, ModelFiles, Segment, Session, SessionOptions,
 };
 
 fn path(name: &str) -> PathBuf {
@@ -31,7 +32,10 @@ fn source(name: &str) -> ModelSource {
     ModelSource { kv_bytes_max: 64 << 20, ..ModelSource::new(path(name)) }
 }
 
-fn ask(room: &Room, model: &Arc<ResidentModel>, request: Request) -> (Vec<EventKind>, Finish) {
+/// What a request tells, and the ticket that keeps it going.
+type Asked = (Ticket, Receiver<EventKind>);
+
+fn submit(room: &Room, model: &Arc<ResidentModel>, request: Request) -> Asked {
     let (sender, events) = channel();
     let sink = Box::new(move |kind| {
         let _ = sender.send(kind);
@@ -39,7 +43,10 @@ fn ask(room: &Room, model: &Arc<ResidentModel>, request: Request) -> (Vec<EventK
     });
     let tenant = Tenant::new([1; 16]);
     let submission = Submission { model: Arc::clone(model), request, tenant, sink };
-    let _ticket = room.submit(submission).unwrap();
+    (room.submit(submission).unwrap(), events)
+}
+
+fn wait((_ticket, events): Asked) -> (Vec<EventKind>, Finish) {
     let mut found = Vec::new();
     loop {
         match events.recv_timeout(Duration::from_secs(60)).unwrap() {
@@ -49,8 +56,8 @@ fn ask(room: &Room, model: &Arc<ResidentModel>, request: Request) -> (Vec<EventK
     }
 }
 
-fn text(room: &Room, model: &Arc<ResidentModel>, request: Request) -> String {
-    let (events, finish) = ask(room, model, request);
+fn text(asked: Asked) -> String {
+    let (events, finish) = wait(asked);
     assert!(!matches!(finish.reason, FinishReason::Failed(_)), "{:?}", finish.reason);
     let texts = events.into_iter().filter_map(|kind| match kind {
         EventKind::Token(token) => Some(token.text),
@@ -85,6 +92,63 @@ fn embedding_of(prompt: &[u32]) -> Vec<f32> {
     mean.iter().map(|value| (value / length) as f32).collect()
 }
 
+/// Writes an adapter of rank 2 on the queries of the first layer.
+fn write_adapter(folder: &Path, model: &ResidentModel, seed: f32) {
+    let (hidden_size, q_size) = (model.config().hidden_size, model.config().q_size());
+    let wave = |len: usize| -> Vec<f32> { (0..len).map(|i| (i as f32 * seed).sin()).collect() };
+    let (a, b) = (wave(2 * hidden_size), wave(2 * q_size));
+    let name =
+        |half| format!("base_model.model.model.layers.0.self_attn.q_proj.lora_{half}.weight");
+    let (name_a, name_b) = (name("A"), name("B"));
+    let tensors = [
+        NamedTensor { name: &name_a, shape: &[2, hidden_size], values: &a },
+        NamedTensor { name: &name_b, shape: &[q_size, 2], values: &b },
+    ];
+    let targets = &[LayerTensor::AttnQ];
+    let info = AdapterInfo { rank: 2, alpha: 2.0, targets, base: "a test" };
+    save_adapter(folder, &info, tensors).unwrap();
+}
+
+fn adapters(room: &Room, model: &Arc<ResidentModel>, request: &Request) {
+    let folder = tempfile::tempdir().unwrap();
+    let before = room.status().memory_bytes;
+    let loaded = [1.7, 2.3].map(|seed| {
+        let folder = folder.path().join(seed.to_string());
+        write_adapter(&folder, model, seed);
+        model.load_adapter(&folder).unwrap()
+    });
+    let each = 4 * 2 * (model.config().hidden_size + model.config().q_size());
+    assert_eq!(room.status().memory_bytes, before + 2 * each);
+    model.load_adapter(&folder.path().join("1.7")).unwrap();
+    assert_eq!(model.adapters().len(), 2);
+
+    // Each alone, then all in one batch.
+    let of = |adapter| Request { adapter, ..request.clone() };
+    let requests = [of(None), of(Some(loaded[0].clone())), of(Some(loaded[1].clone()))];
+    let alone = requests.clone().map(|request| text(submit(room, model, request)));
+    assert!(alone[0] != alone[1] && alone[1] != alone[2], "{alone:?}");
+    let together = requests.clone().map(|request| submit(room, model, request)).map(text);
+    assert_eq!(together, alone);
+
+    let [first, second] = loaded;
+    model.unload_adapter(&first.digest).unwrap();
+    assert!(model.adapter(&first.digest).is_none());
+    assert!(matches!(model.unload_adapter(&first.digest), Err(RoomError::NoSuchAdapter(_))));
+    model.unload_adapter(&second.digest).unwrap();
+    // Whoever still has it can use it, and it counts.
+    assert!(room.status().memory_bytes > before);
+    assert_eq!(text(submit(room, model, requests[2].clone())), alone[2]);
+    drop((first, second, requests));
+    assert!(model.adapters().is_empty());
+    let start = Instant::now();
+    while room.status().memory_bytes != before {
+        assert!(start.elapsed() < Duration::from_secs(20), "the memory of adapters is lost");
+        // The engine thread lets go of the last request after it has told its end.
+        std::thread::sleep(Duration::from_millis(1));
+        model.adapters();
+    }
+}
+
 #[test]
 fn one_room_loads_answers_embeds_and_makes_room() {
     let budget = 540 << 20;
@@ -96,19 +160,21 @@ fn one_room_loads_answers_embeds_and_makes_room() {
 
     let prompt = smollm2.text().encode("The capital of France is").unwrap();
     let greedy = Request { sampling: SamplingParams::greedy(), ..Request::new(prompt, 8) };
-    let plain = text(&room, &smollm2, greedy.clone());
+    let plain = text(submit(&room, &smollm2, greedy.clone()));
     assert!(plain.contains("Paris"), "{plain:?}");
     let source_of_digits = ConstraintSource::Regex("[0-9]{3}".to_owned());
     let constraint = Some(smollm2.constraints().compile(&source_of_digits).unwrap());
-    let digits = text(&room, &smollm2, Request { constraint, ..greedy.clone() });
+    let digits = text(submit(&room, &smollm2, Request { constraint, ..greedy.clone() }));
     assert!(digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit()), "{digits:?}");
+
+    adapters(&room, &smollm2, &greedy);
 
     // An embedding over several steps is that of a single one.
     let long = smollm2.text().encode(&"A fly-wheel stores energy. ".repeat(20)).unwrap();
     assert!(long.len() > 100);
     let request =
         Request { embedding: true, mode: BatchMode::Exact, ..Request::new(long.clone(), 0) };
-    let (events, _) = ask(&room, &smollm2, request);
+    let (events, _) = wait(submit(&room, &smollm2, request));
     let [EventKind::Embedding(embedding)] = &events[..] else { panic!("{events:?}") };
     assert_eq!(*embedding, embedding_of(&long));
 
