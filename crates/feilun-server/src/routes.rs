@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
@@ -169,7 +170,7 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
         let path = paths.remove(route.path).unwrap_or_default();
         paths.insert(route.path, path.merge(handler));
     }
-    let otherwise = |route, handler: MethodRouter<Arc<Server>>| {
+    let otherwise = |route, handler: MethodRouter<Arc<Server>>| -> MethodRouter<(), Infallible> {
         handler.layer(guarded(guard(route, Access::Open))).with_state(Arc::clone(server))
     };
     let mut router = Router::new();
