@@ -1,5 +1,7 @@
 //! The other endpoints: completions, embeddings, models, aliases, feedback, events, operations.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Chats over HTTP: OpenAI's shapes, and what is recorded of them.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! What callers do that nobody should. Each is refused with the right status, and the server goes
 //! on; `../shared/peers/serving.md` tells which peers fell to which.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::io::{Read as _, Write as _};

@@ -1,5 +1,7 @@
 //! Keys, roles, rates; and what belongs to whom.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::Arc;

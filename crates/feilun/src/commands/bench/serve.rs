@@ -138,7 +138,7 @@ async fn load(client: &Arc<Client>, rate: u32, count: u32) -> Outcome<Times> {
     Ok(times)
 }
 
-fn report(args: &ServeArgs, times: &Times, elapsed: f64) -> Report {
+fn report(args: &ServeArgs, times: &[Option<Duration>], elapsed: f64) -> Report {
     let mut answered: Vec<f64> =
         times.iter().flatten().map(|time| time.as_secs_f64() * 1e3).collect();
     answered.sort_by(f64::total_cmp);
