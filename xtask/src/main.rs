@@ -6,10 +6,12 @@ mod arrows;
 mod bench_infer;
 mod bench_train;
 mod ci;
+mod clients;
 mod dependencies;
 mod metadata;
 mod models;
 mod peer;
+mod postgres;
 mod side_by_side;
 mod tests;
 
@@ -25,7 +27,8 @@ use clap::Parser;
 enum Xtask {
     /// Run every check, cheapest first, and stop at the first that fails
     Ci,
-    /// Fetch the model files that tests need, then run all tests and doc tests
+    /// Fetch the model files and start the PostgreSQL that tests need, then run all tests and
+    /// doc tests
     Test {
         /// Arguments for `cargo test --workspace`, such as `-p feilun-text` or a test's name
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -33,6 +36,8 @@ enum Xtask {
     },
     /// Fetch the model files that tests need and print their folder
     Models,
+    /// Ask a real server with OpenAI's own client and with schemathesis, both fetched with pip
+    Clients,
     /// Measure side by side with other engines
     #[command(subcommand)]
     Bench(Bench),
@@ -50,6 +55,7 @@ fn main() -> ExitCode {
         Xtask::Test { args } => tests::run_with_models(&args),
         Xtask::Bench(Bench::Infer(arguments)) => bench_infer::run(&arguments),
         Xtask::Bench(Bench::Train(arguments)) => bench_train::run(&arguments),
+        Xtask::Clients => clients::run_all(),
         Xtask::Models => models::fetch().map(|folder| say_to_stdout(&folder.display().to_string())),
     };
     match outcome {

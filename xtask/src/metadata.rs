@@ -13,6 +13,8 @@ pub(crate) struct Metadata {
     pub(crate) packages: Vec<Package>,
     pub(crate) workspace_members: Vec<String>,
     pub(crate) resolve: Resolve,
+    /// Where cargo builds.
+    pub(crate) target_directory: PathBuf,
 }
 
 #[derive(Deserialize)]

@@ -32,13 +32,17 @@ pub trait Decoder {
     ) -> Result<Self::Logits<'_>, ForwardError>;
 }
 
-/// Rows of logits.
+/// Rows of logits, and the hidden states that they come from.
 pub trait LogitsView {
     /// One row, as wide as the model's vocabulary.
     fn row(&self, index: usize) -> &[f32];
 
     /// How many there are.
     fn num_rows(&self) -> usize;
+
+    /// Writes the final hidden state of a token, as wide as the model. Tokens are counted over
+    /// all segments, whether or not their logits were wanted.
+    fn hidden(&self, token: usize, hidden_h: &mut [f32]);
 }
 
 impl Decoder for Session {
@@ -76,5 +80,9 @@ impl LogitsView for Logits<'_> {
 
     fn num_rows(&self) -> usize {
         self.num_rows()
+    }
+
+    fn hidden(&self, token: usize, hidden_h: &mut [f32]) {
+        self.hidden(token, hidden_h);
     }
 }

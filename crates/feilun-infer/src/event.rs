@@ -17,7 +17,7 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// What may happen to a request: any number of the first two, then the third once.
+/// What may happen to a request: any number of the first three, then the last once.
 #[derive(Debug)]
 pub enum EventKind {
     /// Log-probabilities of consecutive tokens of the prompt. The first token of a prompt has
@@ -30,6 +30,8 @@ pub enum EventKind {
     },
     /// A token was generated.
     Token(GeneratedToken),
+    /// The embedding of the prompt, where the request asks for it: a vector of length 1.
+    Embedding(Vec<f32>),
     /// The request has ended.
     Finished(Finish),
 }
@@ -96,6 +98,18 @@ pub enum GenerationError {
     /// The constraint broke off.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
+    /// A fault of this program.
+    #[error("an internal fault: {message}")]
+    Panicked {
+        /// What it says of itself.
+        message: String,
+    },
+    /// The model is not computed any longer, for a fault of this program.
+    #[error("the engine has stopped: {message}")]
+    EngineLost {
+        /// What is known about it.
+        message: String,
+    },
 }
 
 /// Counts of tokens.

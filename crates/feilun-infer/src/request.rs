@@ -6,8 +6,8 @@ use feilun_model::{Adapter, BatchMode};
 
 use crate::constraint::Constraint;
 use crate::kv::prefix::{AdapterDigest, Namespace, PrefixKey};
-use crate::sampling::{SamplingError, SamplingParams};
-use crate::stop::StopError;
+use crate::sampling::{SamplingError, SamplingParams, params};
+use crate::stop::{self, StopError};
 
 /// Most extra stop tokens of one request.
 pub const STOP_TOKENS_MAX: usize = 64;
@@ -50,10 +50,27 @@ pub struct Request {
     pub adapter: Option<LoadedAdapter>,
     /// `Exact`: bit-identical however the request is batched, chunked, or found in the cache.
     pub mode: BatchMode,
-    /// Prefixes are shared within a namespace only.
+    /// The tenant: prefixes are shared within a namespace only, and the queue is fair between
+    /// namespaces.
     pub namespace: Namespace,
+    /// How much the tenant gets compared with others; at least 1.
+    pub weight: u32,
     /// Report the log-probabilities of the prompt's tokens, with so many alternatives.
     pub prompt_logprobs: Option<usize>,
+    /// Report the prompt's embedding: the mean of the final hidden states of its tokens, scaled
+    /// to length 1. With `max_tokens` 0 that is all.
+    pub embedding: bool,
+}
+
+/// What a request must fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestBounds {
+    /// Ids must be below this.
+    pub(crate) vocab_size: usize,
+    /// The model's context, in tokens.
+    pub(crate) context_length: usize,
+    /// The KV cache, in tokens.
+    pub(crate) cache_positions: usize,
 }
 
 impl Request {
@@ -70,8 +87,40 @@ impl Request {
             adapter: None,
             mode: BatchMode::Fast,
             namespace: Namespace::default(),
+            weight: 1,
             prompt_logprobs: None,
+            embedding: false,
         }
+    }
+
+    /// Checks everything that can be known of a request beforehand.
+    pub(crate) fn check(&self, bounds: RequestBounds) -> Result<(), SubmitError> {
+        let RequestBounds { vocab_size, context_length, cache_positions } = bounds;
+        if self.prompt.is_empty() {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        for (what, tokens) in [("prompt", &self.prompt), ("stop tokens", &self.stop_tokens)] {
+            if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
+                return Err(SubmitError::TokenOutOfRange { what, token, vocab_size });
+            }
+        }
+        params::at_most("stop tokens", self.stop_tokens.len(), STOP_TOKENS_MAX)?;
+        let num_top = self.prompt_logprobs.unwrap_or(0);
+        params::at_most("prompt_logprobs", num_top, params::LOGPROBS_MAX)?;
+        self.sampling.validate(vocab_size)?;
+        stop::validate(&self.stop_strings)?;
+
+        let (prompt_tokens, max_tokens) = (self.prompt.len(), self.max_tokens);
+        let positions = prompt_tokens.saturating_add(max_tokens);
+        if positions > context_length {
+            let limit = context_length;
+            return Err(SubmitError::ContextTooLong { prompt_tokens, max_tokens, limit });
+        }
+        if positions > cache_positions {
+            let limit = cache_positions;
+            return Err(SubmitError::CacheTooSmall { prompt_tokens, max_tokens, limit });
+        }
+        Ok(())
     }
 
     pub(crate) fn prefix_key(&self) -> PrefixKey {

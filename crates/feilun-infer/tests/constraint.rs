@@ -55,7 +55,7 @@ fn sample(
                     text.push_str(&token.text);
                 }
                 EventKind::Finished(finish) => text.push_str(&finish.text),
-                EventKind::PromptLogprobs { .. } => {}
+                EventKind::PromptLogprobs { .. } | EventKind::Embedding(_) => {}
             }
             ControlFlow::Continue(())
         })

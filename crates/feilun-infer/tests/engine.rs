@@ -52,6 +52,7 @@ fn answer(events: Vec<Event>) -> Answer {
                 text.push_str(&token.text);
                 tokens.push(token);
             }
+            EventKind::Embedding(_) => panic!("nobody asked for an embedding"),
             EventKind::Finished(found) => {
                 text.push_str(&found.text);
                 finish = Some(found);
@@ -394,6 +395,178 @@ fn generate_can_be_broken_off_and_keeps_the_events_of_others() {
     let events = engine.step();
     assert!(events.iter().all(|e| e.request == other));
     assert_eq!(answer(events).tokens.len(), 4);
+}
+
+/// The plain computation: the sum over all prefixes, scaled to length 1.
+fn embedding_of(prompt: &[u32]) -> Vec<f32> {
+    let mut sums = [0f64; common::HIDDEN_SIZE];
+    for end in 1..=prompt.len() {
+        for (sum, value) in sums.iter_mut().zip(common::hidden_after(&prompt[..end])) {
+            *sum += f64::from(value);
+        }
+    }
+    let norm = sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
+    sums.iter().map(|sum| (sum / norm) as f32).collect()
+}
+
+#[test]
+fn embeddings_are_the_mean_over_the_prompt() {
+    let prompts: Vec<Vec<u32>> =
+        (1..8).map(|i| bytes(&"embed me, please ".repeat(i)[..i * 15])).collect();
+    // In chunks; and in a cache too small for all, so that some are computed twice.
+    for (num_blocks, prompt_rows_max) in [(64, 1000), (64, 7), (8, 20)] {
+        let config = EngineConfig { prompt_rows_max, ..EngineConfig::default() };
+        let mut engine = engine(num_blocks, 64, config);
+        let request = |prompt: &Vec<u32>| Request {
+            embedding: true,
+            ignore_end_tokens: true,
+            ..Request::new(prompt.clone(), prompt.len() % 3)
+        };
+        let ids: Vec<_> = prompts.iter().map(|p| engine.submit(request(p)).unwrap()).collect();
+        let mut found = vec![Vec::new(); prompts.len()];
+        let mut num_tokens = 0;
+        while !engine.is_idle() {
+            for event in engine.step() {
+                let index = ids.iter().position(|id| *id == event.request).unwrap();
+                match event.kind {
+                    EventKind::Embedding(embedding) => {
+                        assert!(found[index].is_empty(), "a second embedding");
+                        found[index] = embedding;
+                    }
+                    EventKind::Finished(finish) => {
+                        assert!(matches!(finish.reason, FinishReason::Length));
+                        num_tokens += finish.usage.generated;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(num_tokens, prompts.iter().map(|p| p.len() % 3).sum::<usize>());
+        for (prompt, found) in prompts.iter().zip(&found) {
+            assert_eq!(*found, embedding_of(prompt));
+        }
+    }
+}
+
+#[test]
+fn a_panic_ends_one_request_alone() {
+    let expected = run(endless(bytes("fine"), 20)).text;
+    let mut engine = engine(64, 64, EngineConfig::default());
+    let fine = engine.submit(endless(bytes("fine"), 20)).unwrap();
+    let panics = engine.submit(endless(bytes(common::PANIC), 20)).unwrap();
+    let mut events = Vec::new();
+    while !engine.is_idle() {
+        events.extend(engine.step());
+    }
+    let (panicked, rest): (Vec<_>, Vec<_>) = events.into_iter().partition(|e| e.request == panics);
+    match answer(panicked).finish.reason {
+        FinishReason::Failed(GenerationError::Panicked { message }) => {
+            assert_eq!(message, "the decoder was told to panic");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(rest.iter().all(|event| event.request == fine));
+    assert_eq!(answer(rest).text, expected);
+    assert_eq!(engine.cache().num_available(), 64);
+}
+
+/// The tenant of each first token, in order.
+fn order_of_first_tokens(
+    engine: &mut feilun_infer::Engine<common::FakeDecoder>,
+    tenants: &[(feilun_infer::RequestId, u8)],
+) -> Vec<u8> {
+    let (mut order, mut seen) = (Vec::new(), Vec::new());
+    while !engine.is_idle() {
+        for event in engine.step() {
+            if matches!(event.kind, EventKind::Token(_)) && !seen.contains(&event.request) {
+                seen.push(event.request);
+                order.extend(tenants.iter().find(|(id, _)| *id == event.request).map(|t| t.1));
+            }
+        }
+    }
+    order
+}
+
+fn of_tenant(tenant: u8, request: Request) -> Request {
+    Request { namespace: Namespace([tenant; 32]), ..request }
+}
+
+#[test]
+fn a_tenant_with_many_requests_does_not_delay_one_with_few() {
+    let config = EngineConfig { running_max: 4, ..EngineConfig::default() };
+    let mut engine = engine(64, 64, config);
+    let prompt = |i: u8| bytes(&format!("question {i} of some length"));
+    let submit = |engine: &mut feilun_infer::Engine<_>, tenant, i| {
+        let request = of_tenant(tenant, endless(prompt(i), 30));
+        (engine.submit(request).unwrap(), tenant)
+    };
+    let mut tenants: Vec<_> = (0..100).map(|i| submit(&mut engine, 1, i)).collect();
+    for _ in 0..10 {
+        engine.step();
+    }
+    // All places are taken, and 96 wait. The newcomer is the next to get a token, but for those
+    // that have begun.
+    tenants.push(submit(&mut engine, 2, 0));
+    assert_eq!(order_of_first_tokens(&mut engine, &tenants[4..])[0], 2);
+    assert_eq!(engine.totals().displaced, 1);
+    assert_eq!(engine.cache().num_available(), 64);
+}
+
+#[test]
+fn waiting_tenants_take_turns_by_weight() {
+    let config = EngineConfig { running_max: 1, ..EngineConfig::default() };
+    let mut engine = engine(64, 64, config);
+    let mut tenants = Vec::new();
+    for (tenant, weight) in [(1, 1), (2, 3)] {
+        for i in 0..24 {
+            let request = of_tenant(tenant, endless(bytes(&format!("{tenant}{i:03}abcd")), 9));
+            let id = engine.submit(Request { weight, ..request }).unwrap();
+            tenants.push((id, tenant));
+        }
+    }
+    let order = order_of_first_tokens(&mut engine, &tenants);
+    let of_heavy = order[..24].iter().filter(|tenant| **tenant == 2).count();
+    assert!((17..=19).contains(&of_heavy), "{order:?}");
+}
+
+#[test]
+fn whoever_has_less_of_the_cache_keeps_it() {
+    // Nine blocks each in a cache of 20; the newcomer's two are not taken from it again.
+    let mut engine = engine(20, 64, EngineConfig::default());
+    for i in 0..3 {
+        let prompt = bytes(&format!("{i}").repeat(40));
+        engine.submit(of_tenant(1, endless(prompt, 100))).unwrap();
+    }
+    for _ in 0..20 {
+        engine.step();
+    }
+    let newcomer = engine.submit(of_tenant(2, endless(bytes("short"), 20))).unwrap();
+    let mut num_steps = 0;
+    let mut num_tokens = 0;
+    while num_tokens < 20 {
+        num_steps += 1;
+        assert!(num_steps < 25, "{num_tokens} tokens");
+        let events = engine.step();
+        let is_token = |e: &&Event| e.request == newcomer && matches!(e.kind, EventKind::Token(_));
+        num_tokens += events.iter().filter(is_token).count();
+    }
+    while !engine.is_idle() {
+        engine.step();
+    }
+    assert_eq!(engine.cache().num_available(), 20);
+}
+
+#[test]
+fn a_short_prompt_is_not_behind_the_long_one_of_another() {
+    let config = EngineConfig { prompt_rows_max: 16, ..EngineConfig::default() };
+    let mut engine = engine(200, 64, config);
+    engine.submit(of_tenant(1, endless(bytes(&"long ".repeat(300)), 1))).unwrap();
+    for _ in 0..5 {
+        engine.step();
+    }
+    let short = engine.submit(of_tenant(2, endless(bytes("a short one"), 1))).unwrap();
+    let events: Vec<_> = (0..2).flat_map(|_| engine.step()).collect();
+    assert!(events.iter().any(|event| event.request == short));
 }
 
 #[test]

@@ -35,6 +35,7 @@ impl Outcome {
                 }
             }
             EventKind::Token(token) => self.log.push(format!("{token:?}")),
+            EventKind::Embedding(embedding) => self.log.push(format!("{embedding:?}")),
             EventKind::Finished(finish) => {
                 self.log.push(format!("rest: {:?}", finish.text));
                 self.num_generated = finish.usage.generated;
@@ -75,18 +76,23 @@ fn request() -> impl Strategy<Value = Request> {
             ..SamplingParams::default()
         });
     let stops = prop::collection::vec("[a-c]{1,2}", 0..2);
-    (prompt(), 0usize..40, sampling, stops, any::<bool>(), 0u8..2, any::<bool>(), any::<bool>())
-        .prop_map(|(prompt, max_tokens, sampling, stops, endless, namespace, exact, scored)| {
+    let switches = any::<[bool; 4]>();
+    (prompt(), 0usize..40, sampling, stops, switches, 0u8..3).prop_map(
+        |(prompt, max_tokens, sampling, stops, switches, namespace)| {
+            let [endless, exact, scored, embedding] = switches;
             Request {
                 sampling,
                 stop_strings: stops,
                 ignore_end_tokens: endless,
                 namespace: Namespace([namespace; 32]),
+                weight: u32::from(namespace) + 1,
                 mode: if exact { BatchMode::Exact } else { BatchMode::Fast },
                 prompt_logprobs: scored.then_some(1),
+                embedding,
                 ..Request::new(prompt, max_tokens)
             }
-        })
+        },
+    )
 }
 
 fn arrival() -> impl Strategy<Value = Arrival> {

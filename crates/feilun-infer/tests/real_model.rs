@@ -95,6 +95,7 @@ fn log(kind: &EventKind, log: &mut Vec<String>) {
             log.extend(logprobs.iter().map(|l| format!("{l:?}")));
         }
         EventKind::Token(token) => log.push(format!("{token:?}")),
+        EventKind::Embedding(embedding) => log.push(format!("{embedding:?}")),
         EventKind::Finished(finish) => log.push(format!("{:?}", finish.reason)),
     }
 }

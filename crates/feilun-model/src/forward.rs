@@ -14,10 +14,10 @@
 //! Shapes: R = rows of the step, H = hidden size, Q and K = widths of q and of k, I = width of
 //! the MLP. Everything is row-major f32 between the kernels.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use feilun_kernels::attention::AttentionSegment;
-use feilun_kernels::kv::KvKind;
+use feilun_kernels::kv::{KvKind, KvLayout};
 use feilun_kernels::matmul::{self, Epilogue, Job, Numerics};
 use feilun_kernels::rows::{RowForms, RowTiles};
 use feilun_kernels::{Isa, KernelTable, PackedMatrix, Pool, activation, norm};
@@ -60,14 +60,34 @@ impl SessionOptions {
             num_blocks: config.context_length.div_ceil(KV_BLOCK_TOKENS),
         }
     }
+
+    /// Memory of a session beside the model's weights, once everything in it is in use: the KV
+    /// cache exactly, the memory of a step nearly. `None` if it cannot be counted.
+    pub fn memory_bytes(&self, config: &ModelConfig) -> Option<usize> {
+        let layout = KvLayout::new(self.kv_kind, config.num_kv_heads, config.head_dim).ok()?;
+        let cache = self.num_blocks.checked_mul(layout.block_bytes())?;
+        let cache = cache.checked_mul(config.layers.len())?;
+        let widest = config.hidden_size.max(config.q_size()).max(config.intermediate_size);
+        // Three rows as wide as the model, two of queries, two of keys; the tiles hold the
+        // widest row as f32 and as digits, which takes twice as much.
+        let row = (3 * config.hidden_size + 2 * config.q_size() + 2 * config.kv_size())
+            .checked_add(config.intermediate_size.checked_add(2 * widest)?)?;
+        let rows = self.max_rows.checked_mul(row.checked_mul(4)?)?;
+        let logits = self.max_logit_rows.checked_mul(config.vocab_size.checked_mul(4)?)?;
+        cache.checked_add(rows)?.checked_add(logits)
+    }
 }
+
+/// Threads that several sessions compute with, one step at a time: two models that each had
+/// their own would fight for the cores.
+pub type SharedPool = Arc<Mutex<Pool>>;
 
 /// One model ready to run: its KV cache, planned memory and threads.
 #[derive(Debug)]
 pub struct Session {
     model: Arc<Model>,
     options: SessionOptions,
-    pool: Pool,
+    pool: SharedPool,
     cache: KvCache,
     ropes: RopeTables,
     scratch: Scratch,
@@ -89,11 +109,15 @@ struct Scratch {
     rows: StepRows,
 }
 
-/// The logits of a step, in the order of the segments and their tokens.
+/// The results of a step, in the order of the segments and their tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Logits<'a> {
     values: &'a [f32],
     vocab_size: usize,
+    /// The residual stream of all rows after the last layer.
+    x_rh: &'a [f32],
+    model: &'a Model,
+    isa: Isa,
 }
 
 impl<'a> Logits<'a> {
@@ -106,16 +130,37 @@ impl<'a> Logits<'a> {
     pub fn row(&self, row: usize) -> &'a [f32] {
         &self.values[row * self.vocab_size..][..self.vocab_size]
     }
+
+    /// What the model makes of a token, before it becomes logits: the last layer's result for
+    /// token `token` of the step (whether or not its logits were wanted), through the final norm.
+    /// `hidden_h` is as wide as the model.
+    pub fn hidden(&self, token: usize, hidden_h: &mut [f32]) {
+        let config = self.model.config();
+        let x_h = &self.x_rh[token * config.hidden_size..][..config.hidden_size];
+        norm::rms_norm(self.isa, x_h, &self.model.output_norm, config.norm_eps, hidden_h);
+    }
 }
 
 impl Session {
-    /// Plans the memory of a session.
+    /// Plans the memory of a session with threads of its own.
     ///
     /// # Errors
     /// When the memory is not there, or the model's heads are beyond the kernels.
     pub fn new(
         model: Arc<Model>,
         pool: Pool,
+        options: SessionOptions,
+    ) -> Result<Session, SessionError> {
+        Session::sharing(model, Arc::new(Mutex::new(pool)), options)
+    }
+
+    /// Plans the memory of a session that takes turns with others on the same threads.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn sharing(
+        model: Arc<Model>,
+        pool: SharedPool,
         options: SessionOptions,
     ) -> Result<Session, SessionError> {
         let config = model.config();
@@ -133,8 +178,8 @@ impl Session {
             tiles: RowTiles::new(rows, widest)?,
             rows: StepRows::default(),
         };
-        let cache =
-            KvCache::new(config, options.kv_kind, options.num_blocks, rows, pool.num_threads())?;
+        let num_threads = pool.lock().unwrap_or_else(PoisonError::into_inner).num_threads();
+        let cache = KvCache::new(config, options.kv_kind, options.num_blocks, rows, num_threads)?;
         let ropes = RopeTables::new(config);
         Ok(Session { model, options, pool, cache, ropes, scratch })
     }
@@ -191,13 +236,17 @@ impl Session {
         self.ropes.grow(self.scratch.rows.num_positions().next_multiple_of(256));
         self.cache.place(&self.scratch.rows);
         self.embed(segments);
+        let pool = Arc::clone(&self.pool);
+        // A pool survives a job that panicked, so its lock says nothing about it.
+        let pool = &mut *pool.lock().unwrap_or_else(PoisonError::into_inner);
         for layer in 0..self.model.layers.len() {
-            self.attention_block(layer, segments);
-            self.mlp_block(layer, segments);
+            self.attention_block(pool, layer, segments);
+            self.mlp_block(pool, layer, segments);
         }
-        let num_rows = self.logits();
+        let num_rows = self.logits(pool);
         let values = &self.scratch.logits[..num_rows * vocab_size];
-        Ok(Logits { values, vocab_size })
+        let x_rh = &self.scratch.x_rh[..self.scratch.rows.len() * self.config().hidden_size];
+        Ok(Logits { values, vocab_size, x_rh, model: &self.model, isa: self.options.kernels.isa() })
     }
 
     fn embed(&mut self, segments: &[Segment<'_>]) {
@@ -212,8 +261,8 @@ impl Session {
         }
     }
 
-    fn attention_block(&mut self, layer: usize, segments: &[Segment<'_>]) {
-        let Session { model, options, pool, cache, ropes, scratch } = self;
+    fn attention_block(&mut self, pool: &mut Pool, layer: usize, segments: &[Segment<'_>]) {
+        let Session { model, options, cache, ropes, scratch, .. } = self;
         let (isa, config, weights) = (options.kernels.isa(), model.config(), &model.layers[layer]);
         let num_rows = scratch.rows.len();
         let (hidden, q_size, kv_size) = (config.hidden_size, config.q_size(), config.kv_size());
@@ -264,8 +313,8 @@ impl Session {
         add_block(&mut linears, scratch, config, linear, weights.post_attn_norm.as_deref());
     }
 
-    fn mlp_block(&mut self, layer: usize, segments: &[Segment<'_>]) {
-        let Session { model, options, pool, scratch, .. } = self;
+    fn mlp_block(&mut self, pool: &mut Pool, layer: usize, segments: &[Segment<'_>]) {
+        let Session { model, options, scratch, .. } = self;
         let (isa, config, weights) = (options.kernels.isa(), model.config(), &model.layers[layer]);
         let num_rows = scratch.rows.len();
         let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
@@ -289,8 +338,8 @@ impl Session {
     }
 
     /// The logits of the wanted rows; returns their number.
-    fn logits(&mut self) -> usize {
-        let Session { model, options, pool, scratch, .. } = self;
+    fn logits(&mut self, pool: &mut Pool) -> usize {
+        let Session { model, options, scratch, .. } = self;
         let (isa, config) = (options.kernels.isa(), model.config());
         let wanted = scratch.rows.logit_rows();
         let hidden = config.hidden_size;

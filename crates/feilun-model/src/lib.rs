@@ -35,7 +35,7 @@ pub mod weights;
 
 pub use config::ModelConfig;
 pub use feilun_kernels::kv::KvKind;
-pub use forward::{Logits, Session, SessionOptions};
+pub use forward::{Logits, Session, SessionOptions, SharedPool};
 pub use kv_cache::SessionError;
 pub use lora::{Adapter, AdapterError, LoraMatrix};
 pub use model_files::{ModelFileError, ModelFiles, ModelFormat, SpecialTokens, TokenizerSource};

@@ -138,6 +138,13 @@ impl Adapter {
         Ok(Adapter { digest: digest::of_files(files), base: BaseShape::of(base), layers })
     }
 
+    /// Size of the weights of the adapter in a folder, without reading them.
+    pub fn file_bytes(folder: impl AsRef<Path>) -> Result<u64, AdapterError> {
+        let path = folder.as_ref().join(WEIGHTS);
+        let found = std::fs::metadata(&path).map_err(|source| AdapterError::Io { path, source })?;
+        Ok(found.len())
+    }
+
     /// Whether the adapter was opened for a base of these sizes; cheap enough for every step.
     pub fn check_fits(&self, base: &ModelConfig) -> Result<(), AdapterError> {
         let expected = BaseShape::of(base);
@@ -150,6 +157,12 @@ impl Adapter {
     /// The addition to a matrix, if the adapter has one.
     pub fn matrix(&self, layer: usize, tensor: LayerTensor) -> Option<&LoraMatrix> {
         self.layers.get(layer)?.get(&tensor)
+    }
+
+    /// Memory that the matrices take.
+    pub fn bytes(&self) -> usize {
+        let matrices = self.layers.iter().flat_map(HashMap::values);
+        matrices.map(|matrix| 4 * (matrix.a.len() + matrix.b.len())).sum()
     }
 
     /// Layers of the base model.

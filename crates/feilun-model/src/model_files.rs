@@ -260,6 +260,15 @@ impl ModelFiles {
         }
     }
 
+    /// `tokenizer_config.json`, which names the special tokens of a `tokenizer.json`; a model may
+    /// do without.
+    pub fn tokenizer_config(&self) -> Result<Option<Vec<u8>>, ModelFileError> {
+        match &self.contents {
+            Contents::Gguf(_) => Ok(None),
+            Contents::Folder(folder) => folder.tokenizer_config(),
+        }
+    }
+
     /// The Jinja source that renders a conversation, if the model has one.
     pub fn chat_template(&self) -> Result<Option<String>, ModelFileError> {
         match &self.contents {

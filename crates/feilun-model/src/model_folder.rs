@@ -141,6 +141,10 @@ impl ModelFolder {
         read_required(&self.path_of(TOKENIZER), MAX_TOKENIZER_BYTES)
     }
 
+    pub(crate) fn tokenizer_config(&self) -> Result<Option<Vec<u8>>, ModelFileError> {
+        read_optional(&self.path_of(TOKENIZER_CONFIG), MAX_TOKENIZER_BYTES)
+    }
+
     /// A file of its own wins over the key of `tokenizer_config.json`, as in transformers.
     pub(crate) fn chat_template(&self) -> Result<Option<String>, ModelFileError> {
         let path = self.path_of(CHAT_TEMPLATE);
@@ -151,8 +155,8 @@ impl ModelFolder {
             };
             return String::from_utf8(bytes).map(Some).map_err(not_utf8);
         }
+        let Some(bytes) = self.tokenizer_config()? else { return Ok(None) };
         let path = self.path_of(TOKENIZER_CONFIG);
-        let Some(bytes) = read_optional(&path, MAX_TOKENIZER_BYTES)? else { return Ok(None) };
         let templates: ChatTemplates = serde_json::from_slice(&bytes)
             .map_err(|source| ModelFileError::Json { path, source })?;
         Ok(templates.default())

@@ -13,10 +13,11 @@ use crate::commands::Command;
 #[command(version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "\
 Environment:
-  FEILUN_DATA_DIR   where models are kept (as --data)
-  FEILUN_ISA        instruction path: portable, avx2, avx512 or amx
-  FEILUN_THREADS    number of threads to compute with
-  HF_ENDPOINT       address of the model hub; HF_TOKEN is sent to it and to nobody else
+  FEILUN_DATA_DIR      where models and state are kept (as --data)
+  FEILUN_DATABASE_URL  what up, keys and forget keep turns in (as --database)
+  FEILUN_ISA           instruction path: portable, avx2, avx512 or amx
+  FEILUN_THREADS       number of threads to compute with
+  HF_ENDPOINT          address of the model hub; HF_TOKEN is sent to it and to nobody else
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 refused by a gate, 130 interrupted")]
 pub(crate) struct Cli {

@@ -7,6 +7,8 @@
 //! DATA/models/.partial/NAME.lock   held by the pull that works on it
 //! DATA/runs/NAME/                  a training run: configuration, metrics, checkpoints, result
 //! DATA/tokens/DIGEST.tokens      texts as tokens, for pretraining; may be removed, is made anew
+//! DATA/feilun.db                   turns, feedback, keys, aliases (`feilun-store`)
+//! DATA/blobs/                      uploaded files
 //! DATA/kernels.json                the fastest kernels of this machine, measured at first start
 //! ```
 
@@ -32,6 +34,14 @@ impl DataDir {
 
     pub(crate) fn kernels(&self) -> PathBuf {
         self.0.join("kernels.json")
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.0.join("feilun.db")
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.0.join("blobs")
     }
 
     pub(crate) fn models(&self) -> PathBuf {

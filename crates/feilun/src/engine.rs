@@ -1,25 +1,22 @@
 //! From a model's files to an engine that generates: tokenizer, weights, KV cache, threads.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use feilun_infer::{AdapterDigest, Engine, EngineConfig, LoadedAdapter, Vocabulary};
+use feilun_infer::{AdapterDigest, Engine, EngineConfig, LoadedAdapter, ModelText, Vocabulary};
 use feilun_kernels::Pool;
 use feilun_kernels::matmul::Numerics;
-use feilun_model::gguf_vocabulary::GgufVocabulary;
 use feilun_model::{
-    Adapter, BatchMode, KV_BLOCK_TOKENS, Model, ModelFiles, Session as ModelSession,
-    SessionOptions, TokenizerSource,
+    Adapter, BatchMode, KV_BLOCK_TOKENS, Model, ModelFiles, Session as ModelSession, SessionOptions,
 };
-use feilun_text::{ChatFormat, EncodeOptions, GgufVocab, Tokenizer};
+use feilun_text::{ChatFormat, Tokenizer};
 
 use crate::commands::Session;
 use crate::failure::{Outcome, OutcomeExt as _};
 use crate::machine;
 use crate::resolve::{self, FoundModel};
-use crate::vocabulary::TokenizerVocabulary;
 
 /// Which model, and how to compute with it.
 #[derive(Debug, Default, clap::Args)]
@@ -95,6 +92,7 @@ pub(crate) struct OpenModel {
     pub(crate) found: FoundModel,
     pub(crate) files: ModelFiles,
     pub(crate) tokenizer: Arc<Tokenizer>,
+    text: ModelText,
     /// What every request asks for.
     pub(crate) adapter: Option<LoadedAdapter>,
 }
@@ -102,8 +100,8 @@ pub(crate) struct OpenModel {
 impl OpenModel {
     pub(crate) fn open(found: FoundModel) -> Outcome<OpenModel> {
         let files = ModelFiles::open(&found.path)?;
-        let tokenizer = tokenizer(&files).doing(|| format!("the tokenizer of {}", found.label))?;
-        Ok(OpenModel { found, files, tokenizer: Arc::new(tokenizer), adapter: None })
+        let text = ModelText::open(&files).doing(|| format!("the tokenizer of {}", found.label))?;
+        Ok(OpenModel { found, files, tokenizer: Arc::clone(&text.tokenizer), text, adapter: None })
     }
 
     /// The longest sequence that the model was made for.
@@ -111,23 +109,19 @@ impl OpenModel {
         self.files.config().context_length
     }
 
-    /// The tokens of a text on its own, with BOS where the model wants one. What looks like a
-    /// control token in it stays text.
+    /// The tokens of a text on its own: see [`ModelText::encode`].
     pub(crate) fn encode(&self, text: &str) -> Outcome<Vec<u32>> {
-        let add_bos = self.tokenizer.adds_bos();
-        Ok(self.tokenizer.encode(text, EncodeOptions { add_bos, ..EncodeOptions::default() })?)
+        Ok(self.text.encode(text)?)
     }
 
     /// The model's chat format, or `None` where its files have no template.
     pub(crate) fn chat_format(&self) -> Outcome<Option<ChatFormat>> {
-        let Some(template) = self.files.chat_template()? else { return Ok(None) };
-        let format = ChatFormat::new(Arc::clone(&self.tokenizer), &template);
-        Ok(Some(format.doing(|| format!("the chat template of {}", self.found.label))?))
+        let format = self.text.chat_format(&self.files);
+        format.doing(|| format!("the chat template of {}", self.found.label))
     }
 
-    pub(crate) fn vocabulary(&self) -> Outcome<Arc<dyn Vocabulary>> {
-        let ends = self.files.special_tokens()?.eos;
-        Ok(Arc::new(TokenizerVocabulary::new(Arc::clone(&self.tokenizer), &ends)))
+    pub(crate) fn vocabulary(&self) -> Arc<dyn Vocabulary> {
+        self.text.vocabulary()
     }
 
     /// Loads the weights and plans the memory.
@@ -163,45 +157,6 @@ impl OpenModel {
         let decoder = self.session(args, session, plan)?;
         let start = Instant::now();
         let clock = Box::new(move || start.elapsed());
-        Ok(Engine::new(decoder, self.vocabulary()?, EngineConfig::default(), clock))
+        Ok(Engine::new(decoder, self.vocabulary(), EngineConfig::default(), clock))
     }
-}
-
-fn tokenizer(files: &ModelFiles) -> Outcome<Tokenizer> {
-    match files.tokenizer()? {
-        TokenizerSource::TokenizerJson(json) => {
-            // It names the special tokens; a model may do without.
-            let config = std::fs::read(beside(files.path(), "tokenizer_config.json")).ok();
-            Ok(Tokenizer::from_json(&json, config.as_deref())?)
-        }
-        TokenizerSource::Gguf(fields) => Ok(Tokenizer::from_gguf(vocabulary(fields))?),
-    }
-}
-
-/// The fields of a GGUF file in the words of the tokenizer.
-pub(crate) fn vocabulary(fields: GgufVocabulary<'_>) -> GgufVocab<'_> {
-    GgufVocab {
-        model: fields.model,
-        pre: fields.pre,
-        tokens: fields.tokens,
-        token_types: fields.token_types,
-        scores: fields.scores,
-        merges: fields.merges,
-        add_bos: fields.add_bos,
-        add_eos: fields.add_eos,
-        add_space_prefix: fields.add_space_prefix,
-        remove_extra_whitespaces: fields.remove_extra_whitespaces,
-        bos: fields.bos,
-        eos: fields.eos,
-        eot: fields.eot,
-        eom: fields.eom,
-        unknown: fields.unknown,
-        padding: fields.padding,
-        ..GgufVocab::default()
-    }
-}
-
-/// A file in the model's folder; `path` is the folder or a file in it.
-fn beside(path: &Path, name: &str) -> std::path::PathBuf {
-    if path.is_dir() { path.join(name) } else { path.with_file_name(name) }
 }

@@ -14,6 +14,8 @@ pub(crate) struct Environment {
     /// `FEILUN_ISA`: the instruction path to use, by name.
     pub(crate) isa: Option<String>,
     threads: Option<String>,
+    /// `FEILUN_DATABASE_URL`: the store, where no `--database` names it.
+    pub(crate) database_url: Option<String>,
     hub_endpoint: Option<String>,
     /// `HF_TOKEN`: sent to the hub's own host alone.
     pub(crate) hub_token: Option<String>,
@@ -33,6 +35,7 @@ impl Environment {
             home: path("HOME"),
             isa: text("FEILUN_ISA"),
             threads: text("FEILUN_THREADS"),
+            database_url: text("FEILUN_DATABASE_URL"),
             hub_endpoint: text("HF_ENDPOINT"),
             hub_token: text("HF_TOKEN"),
         }

@@ -18,9 +18,9 @@ mod output;
 mod pull;
 mod resolve;
 mod save_model;
+mod store;
 mod stored_model;
 mod training;
-mod vocabulary;
 
 use std::process::ExitCode;
 

@@ -2,12 +2,12 @@
 //! and progress.
 
 use clap::ValueEnum;
+use feilun_infer::model_text::gguf_vocab;
 use feilun_kernels::{BlockType, Pool};
 use feilun_model::save::{Companions, GgufMetadata, Job};
 use feilun_model::{ModelFiles, TokenizerSource};
 use feilun_text::TokenizerFiles;
 
-use crate::engine::vocabulary;
 use crate::failure::{Failure, Outcome, OutcomeExt as _};
 use crate::pull::progress::Progress;
 
@@ -72,7 +72,7 @@ pub(crate) fn companions(files: &ModelFiles) -> Outcome<Companions> {
     let mut small = Vec::new();
     if let TokenizerSource::Gguf(fields) = files.tokenizer()? {
         let context = files.config().context_length;
-        let written = TokenizerFiles::from_gguf(&vocabulary(fields), context)
+        let written = TokenizerFiles::from_gguf(&gguf_vocab(fields), context)
             .doing(|| "the tokenizer cannot be written as tokenizer.json".to_owned())
             .hint("export it with --format gguf")?;
         small.push(("tokenizer.json".to_owned(), written.tokenizer.into_bytes()));

@@ -86,6 +86,8 @@ fn help_of_every_command() {
     let feilun = Feilun::new();
     for args in [
         &["--help"][..],
+        &["up", "--help"],
+        &["keys", "create", "--help"],
         &["chat", "--help"],
         &["complete", "--help"],
         &["score", "--help"],

@@ -1,36 +1,44 @@
 //! The scheduler: many requests over one model, one forward pass (or two) at a time.
 //!
-//! Requests wait in a bounded queue, are admitted in order, and then share each [`step`]: every
-//! sequence that is generating gets its next token, and chunks of prompts fill the rest of the
-//! step. Exact and fast requests are computed in separate passes. A request's tokens do not
-//! depend on who else is there, on how its prompt was cut into chunks, or on what was found in
-//! the cache: draws are functions of seed and position, and everything else belongs to the
-//! sequence. (In fast mode the logits themselves may differ in their last bits with the number
-//! of rows; in exact mode they do not.)
+//! Requests wait in a bounded queue that is fair between tenants, and then share each [`step`]:
+//! every sequence that is generating gets its next token, and chunks of prompts fill the rest of
+//! the step, as many as [`Engine::step_within`]'s limit leaves time for. Exact and fast requests
+//! are computed in separate passes. A request's tokens do not depend on who else is there, on how
+//! its prompt was cut into chunks, or on what was found in the cache: draws are functions of seed
+//! and position, and everything else belongs to the sequence. (In fast mode the logits themselves
+//! may differ in their last bits with the number of rows; in exact mode they do not.)
 //!
-//! The engine is driven by one thread, and knows neither HTTP nor the time of day. The
-//! module `plan` says what a step computes, `sequence` what a new token does.
+//! A request that fails, or whose sampling or constraint panics, ends alone.
+//!
+//! The engine is driven by one thread, and knows neither HTTP nor the time of day. The module
+//! `queue` says who is next, `plan` what a step computes, `pace` how much of prompts it may take
+//! on, `sequence` what a new token does.
 //!
 //! [`step`]: Engine::step
 
+mod pace;
 mod plan;
+mod queue;
 mod sequence;
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use feilun_model::{BatchMode, ForwardError, KV_BLOCK_TOKENS, LogitRows, Segment};
+use feilun_model::{BatchMode, KV_BLOCK_TOKENS, LogitRows, Segment};
+pub use pace::StepLimit;
+use pace::{Pace, StepWork};
 use plan::{Budget, Chunk};
+use queue::FairQueue;
 use sequence::Sequence;
 
 use crate::decoder::{Decoder, LogitsView};
-use crate::event::{Event, EventKind, Finish, FinishReason, GenerationError};
+use crate::event::{Event, EventKind, Finish, FinishReason, GenerationError, Timings, Usage};
+use crate::isolate::isolate;
 use crate::kv::KvCache;
-use crate::request::{LoadedAdapter, Request, RequestId, STOP_TOKENS_MAX, SubmitError};
-use crate::sampling::{Sampler, params};
-use crate::stop;
+use crate::kv::prefix::Namespace;
+use crate::request::{LoadedAdapter, Request, RequestBounds, RequestId, SubmitError};
+use crate::sampling::Sampler;
 use crate::vocabulary::Vocabulary;
 
 /// The time since some fixed moment.
@@ -73,12 +81,29 @@ pub struct Engine<D> {
     clock: Clock,
     cache: KvCache,
     sampler: Sampler,
-    waiting: VecDeque<Sequence>,
-    /// In order of submission.
+    waiting: FairQueue,
+    /// By rank: see `queue`.
     running: Vec<Sequence>,
     /// Not handed out yet.
     events: Vec<Event>,
     num_submitted: u64,
+    pace: Pace,
+    totals: Totals,
+}
+
+/// What an engine has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Steps that computed something.
+    pub steps: u64,
+    /// Rows of sequences that were generating.
+    pub answer_rows: u64,
+    /// Rows of prompts, those computed twice included.
+    pub prompt_rows: u64,
+    /// Times that a running request had to make room and went back to the queue.
+    pub displaced: u64,
+    /// Time in steps, by the engine's clock.
+    pub busy: Duration,
 }
 
 impl<D> std::fmt::Debug for Engine<D> {
@@ -111,10 +136,12 @@ impl<D: Decoder> Engine<D> {
         Engine {
             cache: KvCache::new(decoder.num_blocks(), config.share_prefixes),
             sampler: Sampler::new(vocabulary.num_tokens()),
-            waiting: VecDeque::new(),
+            waiting: FairQueue::default(),
             running: Vec::new(),
             events: Vec::new(),
             num_submitted: 0,
+            pace: Pace::default(),
+            totals: Totals::default(),
             decoder,
             vocabulary,
             config,
@@ -142,9 +169,34 @@ impl<D: Decoder> Engine<D> {
         self.running.len()
     }
 
+    /// Running requests that have got their first token.
+    pub fn num_answering(&self) -> usize {
+        self.running.iter().filter(|sequence| sequence.is_answering()).count()
+    }
+
+    /// Tenants with requests in the queue, and how many these are.
+    pub fn waiting(&self) -> impl Iterator<Item = (Namespace, usize)> {
+        self.waiting.waiting()
+    }
+
+    /// What has been done so far.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// How long a step of so many answers takes without prompts, by running estimate.
+    pub fn answers_time(&self, num_answers: usize) -> Option<Duration> {
+        self.pace.answers(num_answers)
+    }
+
+    /// How long a prompt token takes, by running estimate.
+    pub fn prompt_row_time(&self) -> Option<Duration> {
+        self.pace.prompt_row()
+    }
+
     /// Whether a step would have nothing to do and nothing to tell.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty() && self.events.is_empty()
+        self.waiting.len() == 0 && self.running.is_empty() && self.events.is_empty()
     }
 
     /// The KV cache's bookkeeping.
@@ -162,27 +214,24 @@ impl<D: Decoder> Engine<D> {
     /// # Errors
     /// If it is malformed, does not fit, or too many are waiting.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, SubmitError> {
-        self.check(&request)?;
+        request.check(self.bounds())?;
         if self.waiting.len() >= self.config.waiting_max {
             return Err(SubmitError::QueueFull { max: self.config.waiting_max });
         }
         let id = RequestId(self.num_submitted);
         self.num_submitted += 1;
         let text = self.vocabulary.text_stream();
-        self.waiting.push_back(Sequence::new(id, request, text, (self.clock)()));
+        self.waiting.push(Sequence::new(id, request, text, (self.clock)()));
         Ok(id)
     }
 
     /// Takes a request back. Its last event comes with the next step. False if it has ended, or
     /// never was.
     pub fn cancel(&mut self, id: RequestId) -> bool {
-        let waiting = self.waiting.iter().position(|s| s.id == id);
-        let running = self.running.iter().position(|s| s.id == id);
-        let sequence = match (waiting, running) {
-            (Some(index), _) => self.waiting.remove(index),
-            (None, Some(index)) => Some(self.running.remove(index)),
-            (None, None) => None,
-        };
+        let sequence = self.waiting.remove(id).or_else(|| {
+            let index = self.running.iter().position(|sequence| sequence.id == id)?;
+            Some(self.stop_running(index))
+        });
         let Some(sequence) = sequence else { return false };
         self.finish(sequence, FinishReason::Cancelled);
         true
@@ -190,26 +239,62 @@ impl<D: Decoder> Engine<D> {
 
     /// Computes one step and returns what happened since the last.
     pub fn step(&mut self) -> Vec<Event> {
+        self.step_within(None)
+    }
+
+    /// The same, with prompts in chunks for which the limit leaves time; without a limit in the
+    /// largest chunks that fit. Whoever drives the engine gives a limit while somebody waits for
+    /// the next token of an answer, here or in another engine.
+    pub fn step_within(&mut self, limit: Option<StepLimit>) -> Vec<Event> {
         self.admit();
+        let start = (self.clock)();
+        let within = |limit| self.pace.prompt_rows(self.num_answering(), limit);
         let mut budget = Budget {
             rows: self.decoder.max_rows(),
-            prompt_rows: self.config.prompt_rows_max,
+            prompt_rows: limit.map_or(usize::MAX, within).min(self.config.prompt_rows_max),
             scored_rows: self.config.scored_rows_max,
             logit_rows: self.decoder.max_logit_rows(),
         };
+        let mut work = StepWork::default();
         for mode in [BatchMode::Fast, BatchMode::Exact] {
-            let (running, waiting) = (&mut self.running, &mut self.waiting);
-            let chunks = plan::plan(running, waiting, &mut self.cache, mode, &mut budget);
+            let chunks = self.plan(mode, &mut budget);
+            for chunk in &chunks {
+                match self.running[chunk.sequence].is_answering() {
+                    true => work.answer_rows += chunk.len,
+                    false => work.prompt_rows += chunk.len,
+                }
+            }
             let mut finished = Vec::new();
             self.compute(&chunks, mode, &mut finished);
             // From the last, so that the indices of the others stay what they are.
             finished.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
             for (index, reason) in finished {
-                let sequence = self.running.remove(index);
+                let sequence = self.stop_running(index);
                 self.finish(sequence, reason);
             }
         }
+        self.note(work, (self.clock)().saturating_sub(start));
         std::mem::take(&mut self.events)
+    }
+
+    fn plan(&mut self, mode: BatchMode, budget: &mut Budget) -> Vec<Chunk> {
+        let mut displaced = Vec::new();
+        let (running, cache) = (&mut self.running, &mut self.cache);
+        let chunks = plan::plan(running, &mut displaced, cache, &self.waiting, mode, budget);
+        for sequence in displaced {
+            self.put_back(sequence);
+        }
+        chunks
+    }
+
+    fn note(&mut self, work: StepWork, time: Duration) {
+        self.pace.record(work, time);
+        if work != StepWork::default() {
+            self.totals.steps += 1;
+            self.totals.answer_rows += work.answer_rows as u64;
+            self.totals.prompt_rows += work.prompt_rows as u64;
+            self.totals.busy += time;
+        }
     }
 
     /// Submits a request and steps until it has ended. Its events go to `on_event`, which may
@@ -276,52 +361,69 @@ impl<D: Decoder> Engine<D> {
         self.cache.num_blocks().saturating_mul(KV_BLOCK_TOKENS)
     }
 
-    fn check(&self, request: &Request) -> Result<(), SubmitError> {
-        let vocab_size = self.vocabulary.num_tokens().min(self.decoder.config().vocab_size);
-        if request.prompt.is_empty() {
-            return Err(SubmitError::EmptyPrompt);
+    /// What a request must fit.
+    pub(crate) fn bounds(&self) -> RequestBounds {
+        let config = self.decoder.config();
+        RequestBounds {
+            vocab_size: self.vocabulary.num_tokens().min(config.vocab_size),
+            context_length: config.context_length,
+            cache_positions: self.cache_positions(),
         }
-        for (what, tokens) in [("prompt", &request.prompt), ("stop tokens", &request.stop_tokens)] {
-            if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
-                return Err(SubmitError::TokenOutOfRange { what, token, vocab_size });
-            }
-        }
-        params::at_most("stop tokens", request.stop_tokens.len(), STOP_TOKENS_MAX)?;
-        let num_top = request.prompt_logprobs.unwrap_or(0);
-        params::at_most("prompt_logprobs", num_top, params::LOGPROBS_MAX)?;
-        request.sampling.validate(vocab_size)?;
-        stop::validate(&request.stop_strings)?;
-
-        let (prompt_tokens, max_tokens) = (request.prompt.len(), request.max_tokens);
-        let positions = prompt_tokens.saturating_add(max_tokens);
-        let limit = self.decoder.config().context_length;
-        if positions > limit {
-            return Err(SubmitError::ContextTooLong { prompt_tokens, max_tokens, limit });
-        }
-        let limit = self.cache_positions();
-        if positions > limit {
-            return Err(SubmitError::CacheTooSmall { prompt_tokens, max_tokens, limit });
-        }
-        Ok(())
     }
 
     /// Moves requests from the queue while there is room: for all of their pending tokens, and
     /// for one more block of each that is running, lest they be put back at once.
     fn admit(&mut self) {
-        while self.running.len() < self.config.running_max {
-            let Some(mut sequence) = self.waiting.pop_front() else { return };
+        while let Some(mut sequence) = self.waiting.pop() {
+            if !self.make_place(&mut sequence) {
+                sequence.vacate(&mut self.cache);
+                self.waiting.put_back(sequence);
+                break;
+            }
+            sequence.set_admitted((self.clock)());
+            self.waiting.start(sequence.namespace());
+            self.running.push(sequence);
+            queue::sort_by_rank(&mut self.running);
+        }
+    }
+
+    /// Finds a place and blocks, at the cost of those whose tenants have more.
+    fn make_place(&mut self, sequence: &mut Sequence) -> bool {
+        let num_before = self.waiting.num_running(sequence.namespace());
+        let rank = queue::rank(num_before, sequence.request.weight);
+        loop {
             sequence.share(&mut self.cache);
             let num_blocks = sequence.tokens.len().div_ceil(KV_BLOCK_TOKENS);
             let missing = num_blocks - sequence.table.blocks().len();
             let spare = self.running.len();
-            if spare > 0 && missing + spare > self.cache.num_available() {
-                sequence.vacate(&mut self.cache);
-                self.waiting.push_front(sequence);
-                return;
+            let fits = spare == 0 || missing + spare <= self.cache.num_available();
+            if fits && self.running.len() < self.config.running_max {
+                return true;
             }
-            sequence.set_admitted((self.clock)());
-            self.running.push(sequence);
+            match self.running.last() {
+                Some(last) if last.rank > rank => {
+                    let mut last = self.stop_running(self.running.len() - 1);
+                    last.vacate(&mut self.cache);
+                    self.totals.displaced += 1;
+                    self.waiting.put_back(last);
+                }
+                _ => return false,
+            }
         }
+    }
+
+    /// Takes a sequence out of those that are computed.
+    fn stop_running(&mut self, index: usize) -> Sequence {
+        let sequence = self.running.remove(index);
+        self.waiting.stop(sequence.namespace());
+        sequence
+    }
+
+    /// Puts one that is no longer among those that are computed back into the queue.
+    fn put_back(&mut self, sequence: Sequence) {
+        self.totals.displaced += 1;
+        self.waiting.stop(sequence.namespace());
+        self.waiting.put_back(sequence);
     }
 
     /// Computes chunks of one mode and adds those sequences that end by it to `finished`.
@@ -336,8 +438,7 @@ impl<D: Decoder> Engine<D> {
         }
         let Err(error) = self.try_compute(chunks, mode, finished) else { return };
         if let [chunk] = chunks {
-            let reason = FinishReason::Failed(GenerationError::Forward(error));
-            finished.push((chunk.sequence, reason));
+            finished.push((chunk.sequence, FinishReason::Failed(error)));
             return;
         }
         // One of several is to blame: alone, each shows what it is.
@@ -352,16 +453,25 @@ impl<D: Decoder> Engine<D> {
         chunks: &[Chunk],
         mode: BatchMode,
         finished: &mut Vec<(usize, FinishReason)>,
-    ) -> Result<(), ForwardError> {
+    ) -> Result<(), GenerationError> {
+        let hidden_size = self.decoder.config().hidden_size;
         let running = &mut self.running;
         let segments: Vec<Segment<'_>> = chunks.iter().map(|c| segment(running, c)).collect();
-        let logits = self.decoder.forward(&segments, mode)?;
-        let mut row = 0;
+        let decoder = &mut self.decoder;
+        // A pass that breaks off leaves half of the new positions behind, which are computed
+        // again or given up; what other sequences hold is not written to.
+        let logits = isolate(move || decoder.forward(&segments, mode))??;
+        let (mut row, mut token) = (0, 0);
         for chunk in chunks {
             let sequence = &mut running[chunk.sequence];
             let start = sequence.computed;
-            sequence.set_computed(start + chunk.len);
+            let fresh = sequence.set_computed(start + chunk.len);
+            self.waiting.charge(sequence.namespace(), sequence.request.weight, fresh);
             self.cache.publish(&mut sequence.table, &sequence.tokens[..sequence.computed]);
+            sequence.pool(start..start + chunk.len, hidden_size, |offset, hidden_h| {
+                logits.hidden(token + offset, hidden_h);
+            });
+            token += chunk.len;
             let num_rows = match chunk.logits {
                 LogitRows::None => 0,
                 LogitRows::Last => 1,
@@ -375,10 +485,14 @@ impl<D: Decoder> Engine<D> {
                 now: (self.clock)(),
                 events: &mut self.events,
             };
-            match advance.advance(sequence, start, rows) {
-                Ok(None) => {}
-                Ok(Some(reason)) => finished.push((chunk.sequence, reason)),
-                Err(error) => finished.push((chunk.sequence, FinishReason::Failed(error))),
+            match isolate(|| advance.advance(sequence, start, rows)) {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(reason))) => finished.push((chunk.sequence, reason)),
+                Ok(Err(error)) => finished.push((chunk.sequence, FinishReason::Failed(error))),
+                Err(panic) => {
+                    self.sampler = Sampler::new(self.vocabulary.num_tokens());
+                    finished.push((chunk.sequence, FinishReason::Failed(panic)));
+                }
             }
         }
         Ok(())
@@ -386,7 +500,13 @@ impl<D: Decoder> Engine<D> {
 
     fn finish(&mut self, mut sequence: Sequence, reason: FinishReason) {
         sequence.vacate(&mut self.cache);
-        let event = sequence.finish(reason, (self.clock)());
+        let (id, now) = (sequence.id, (self.clock)());
+        let event = isolate(|| sequence.finish(reason, now)).unwrap_or_else(|error| {
+            let reason = FinishReason::Failed(error);
+            let (usage, timings) = (Usage::default(), Timings::default());
+            let finish = Finish { reason, text: String::new(), usage, timings };
+            Event { request: id, kind: EventKind::Finished(finish) }
+        });
         self.events.push(event);
     }
 }
@@ -438,6 +558,9 @@ impl Advance<'_> {
         }
         if sequence.num_pending() > 0 {
             return Ok(None);
+        }
+        if let Some(embedding) = sequence.take_embedding() {
+            self.events.push(Event { request: sequence.id, kind: EventKind::Embedding(embedding) });
         }
         if sequence.request.max_tokens == 0 {
             return Ok(Some(FinishReason::Length));

@@ -1,19 +1,18 @@
 //! Which tokens of which sequences the next step computes.
 //!
-//! - Sequences in order of submission: the oldest gets what it needs.
-//! - Each sequence that is generating gets its one row; what room is left goes to prompts, the
-//!   oldest first, in chunks.
-//! - If blocks run out, the newest sequence is put back at the head of the queue and its blocks
-//!   are freed; it is recomputed later. Its draws and its constraint do not change by that. The
-//!   oldest can always have the blocks of all others, and a request that does not fit the cache
-//!   alone is refused at submission: so there is always progress.
+//! - Answers first: each sequence that is generating gets its one row, or the few that a
+//!   constraint has forced; what room is left goes to prompts, in chunks, those of the tenant
+//!   served least first.
+//! - If blocks run out, the last sequence by rank (see `queue`) goes back to the queue and its
+//!   blocks are freed; it is recomputed later. Its draws and its constraint do not change by
+//!   that. The first can always have the blocks of all others, and a request that does not fit
+//!   the cache alone is refused at submission: so there is always progress.
 //! - Two sequences with the same beginning do not compute it twice: the later one waits for the
 //!   blocks that the earlier one is about to fill.
 
-use std::collections::VecDeque;
-
 use feilun_model::{BatchMode, KV_BLOCK_TOKENS, LogitRows};
 
+use super::queue::FairQueue;
 use super::sequence::Sequence;
 use crate::kv::KvCache;
 
@@ -40,55 +39,63 @@ pub(super) struct Budget {
 }
 
 /// Plans one forward pass over the running sequences of one mode, and takes what it uses off the
-/// budget of the step. Sequences that lose their blocks move from `running` to `waiting`.
+/// budget of the step. Sequences that lose their blocks move from `running` to `displaced`.
 pub(super) fn plan(
     running: &mut Vec<Sequence>,
-    waiting: &mut VecDeque<Sequence>,
+    displaced: &mut Vec<Sequence>,
     cache: &mut KvCache,
+    queue: &FairQueue,
     mode: BatchMode,
     budget: &mut Budget,
 ) -> Vec<Chunk> {
     for sequence in running.iter_mut().filter(|s| s.mode() == mode) {
         sequence.share(cache);
     }
-    let num_decodes = running.iter().filter(|s| s.mode() == mode && is_decode(s)).count();
+    let num_answers = running.iter().filter(|s| s.mode() == mode && s.is_answering()).count();
     let num_others = running.iter().filter(|s| s.mode() == mode && s.num_unscored() == 0).count();
     let mut scored_rows = budget.scored_rows.min(budget.logit_rows.saturating_sub(num_others));
-    let mut prompt_rows = budget.prompt_rows.min(budget.rows.saturating_sub(num_decodes));
     let mut chunks: Vec<Chunk> = Vec::new();
+
+    let mut spare_rows = budget.rows.saturating_sub(num_answers);
     let mut index = 0;
     while index < running.len() {
         let sequence = &running[index];
-        if sequence.mode() == mode
-            && !(cache.is_sharing() && waits_for_blocks(running, &chunks, index))
-        {
-            let chunk = if is_decode(sequence) {
-                Some((1, LogitRows::Last))
-            } else {
-                prompt_chunk(sequence, prompt_rows, scored_rows)
-            };
-            if let Some((len, logits)) = chunk
-                && make_room(running, waiting, cache, index, len)
-            {
-                if !is_decode(&running[index]) {
-                    prompt_rows -= len;
-                    budget.prompt_rows -= len;
-                    if logits == LogitRows::All {
-                        budget.scored_rows -= len;
-                        scored_rows -= len;
-                    }
-                }
-                chunks.push(Chunk { sequence: index, len, logits });
+        if sequence.mode() == mode && sequence.is_answering() {
+            let more = (sequence.num_pending() - 1).min(spare_rows);
+            let is_last = more + 1 == sequence.num_pending();
+            let logits = if is_last { LogitRows::Last } else { LogitRows::None };
+            if make_room(running, displaced, &mut chunks, cache, index, more + 1) {
+                spare_rows -= more;
+                chunks.push(Chunk { sequence: index, len: more + 1, logits });
             }
         }
         index += 1;
     }
-    chunks
-}
 
-/// Whether a sequence needs one row and the token that follows.
-fn is_decode(sequence: &Sequence) -> bool {
-    sequence.num_pending() == 1 && sequence.num_generated() > 0
+    let mut prompt_rows = budget.prompt_rows.min(spare_rows);
+    let mut prompts: Vec<usize> = (0..running.len())
+        .filter(|&i| running[i].mode() == mode && !running[i].is_answering())
+        .collect();
+    prompts.sort_by_key(|&i| (queue.served(running[i].namespace()), running[i].id));
+    for index in prompts {
+        if index >= running.len()
+            || (cache.is_sharing() && waits_for_blocks(running, &chunks, index))
+        {
+            continue;
+        }
+        if let Some((len, logits)) = prompt_chunk(&running[index], prompt_rows, scored_rows)
+            && make_room(running, displaced, &mut chunks, cache, index, len)
+        {
+            prompt_rows -= len;
+            budget.prompt_rows -= len;
+            if logits == LogitRows::All {
+                budget.scored_rows -= len;
+                scored_rows -= len;
+            }
+            chunks.push(Chunk { sequence: index, len, logits });
+        }
+    }
+    chunks
 }
 
 /// The next chunk of a sequence's pending tokens within the budget, and the rows of it.
@@ -142,11 +149,12 @@ fn waits_for_blocks(running: &[Sequence], chunks: &[Chunk], index: usize) -> boo
     })
 }
 
-/// Gives the sequence blocks for `len` more positions, at the cost of newer ones if need be.
-/// False if there are no newer ones left: it waits for older ones to end.
+/// Gives the sequence blocks for `len` more positions, at the cost of those behind it if need be.
+/// False if there are none left behind it: it waits for those before it to end.
 fn make_room(
     running: &mut Vec<Sequence>,
-    waiting: &mut VecDeque<Sequence>,
+    displaced: &mut Vec<Sequence>,
+    chunks: &mut Vec<Chunk>,
     cache: &mut KvCache,
     index: usize,
     len: usize,
@@ -160,9 +168,11 @@ fn make_room(
         if index + 1 == running.len() {
             return false;
         }
-        if let Some(mut newest) = running.pop() {
-            newest.vacate(cache);
-            waiting.push_front(newest);
+        if let Some(mut last) = running.pop() {
+            last.vacate(cache);
+            displaced.push(last);
+            // It may have had its place in this step already.
+            chunks.retain(|chunk| chunk.sequence < running.len());
         }
     }
 }

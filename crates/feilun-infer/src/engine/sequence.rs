@@ -1,14 +1,17 @@
 //! One request on its way: what it has, what it still needs, and what a new token does to it.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use feilun_model::BatchMode;
+use feilun_model::{BatchMode, KV_BLOCK_TOKENS};
 
 use crate::constraint::{ConstraintError, Matcher, TokenMask};
 use crate::event::{
     Event, EventKind, Finish, FinishReason, GeneratedToken, StopCause, Timings, Usage,
 };
+use crate::kv::prefix::Namespace;
 use crate::kv::{BlockTable, KvCache};
+use crate::pooling::MeanPooling;
 use crate::request::{Request, RequestId};
 use crate::sampling::{TokenHistory, TokenLogprobs};
 use crate::stop::StopMatcher;
@@ -26,6 +29,10 @@ pub(super) struct Sequence {
     pub(super) history: TokenHistory,
     /// Rows of the prompt whose log-probabilities have been reported; row i is about token i + 1.
     pub(super) num_scored: usize,
+    /// Where the request asks for an embedding, until it has got it.
+    pub(super) pooling: Option<MeanPooling>,
+    /// Its place among those that are computed; see `queue`.
+    pub(super) rank: u64,
     matcher: Option<Matcher>,
     /// The mask for the next token, where it is known already.
     mask: Option<TokenMask>,
@@ -54,6 +61,8 @@ impl Sequence {
             table: BlockTable::new(request.prefix_key()),
             history: TokenHistory::new(&request.prompt, &request.sampling),
             num_scored: 0,
+            pooling: request.embedding.then(MeanPooling::default),
+            rank: 0,
             matcher: request.constraint.as_ref().map(|constraint| constraint.start()),
             mask: None,
             stops: StopMatcher::new(&request.stop_strings),
@@ -69,6 +78,17 @@ impl Sequence {
 
     pub(super) fn mode(&self) -> BatchMode {
         self.request.mode
+    }
+
+    /// Whose request it is.
+    pub(super) fn namespace(&self) -> Namespace {
+        self.request.namespace
+    }
+
+    /// Whether it needs a row or a few, and is then a token further: it is generating, and not
+    /// being computed once more.
+    pub(super) fn is_answering(&self) -> bool {
+        self.num_generated() > 0 && self.num_pending() <= KV_BLOCK_TOKENS
     }
 
     pub(super) fn num_generated(&self) -> usize {
@@ -88,10 +108,14 @@ impl Sequence {
         }
     }
 
-    /// How many tokens may be looked up in the cache: those whose logits nobody wants, and one
-    /// more, which is always computed.
+    /// How many tokens may be looked up in the cache: those of which nobody wants the logits or
+    /// the hidden state, and one more, which is always computed.
     pub(super) fn num_shareable(&self) -> usize {
-        if self.num_unscored() > 0 { self.num_scored + 1 } else { self.tokens.len() }
+        let scored = if self.num_unscored() > 0 { self.num_scored + 1 } else { self.tokens.len() };
+        match &self.pooling {
+            Some(pooling) => scored.min(pooling.num_rows() + 1),
+            None => scored,
+        }
     }
 
     /// Takes what the cache holds of this sequence's beginning.
@@ -105,10 +129,13 @@ impl Sequence {
         }
     }
 
-    /// Notes that the positions below `computed` are in the cache.
-    pub(super) fn set_computed(&mut self, computed: usize) {
+    /// Notes that the positions below `computed` are in the cache. Returns how many of them are
+    /// so for the first time.
+    pub(super) fn set_computed(&mut self, computed: usize) -> usize {
         self.computed = computed;
-        self.furthest = self.furthest.max(computed);
+        let fresh = computed.saturating_sub(self.furthest);
+        self.furthest += fresh;
+        fresh
     }
 
     /// Gives its blocks back; its tokens will be computed again.
@@ -185,6 +212,29 @@ impl Sequence {
     ) {
         let kind = EventKind::Token(GeneratedToken { token, text, logprobs });
         events.push(Event { request: self.id, kind });
+    }
+
+    /// Adds the hidden states of the prompt's positions that were just computed and are new;
+    /// `read` gets the offset of a position from the first.
+    pub(super) fn pool(
+        &mut self,
+        positions: Range<usize>,
+        hidden_size: usize,
+        read: impl Fn(usize, &mut [f32]),
+    ) {
+        let Some(pooling) = &mut self.pooling else { return };
+        for (offset, position) in positions.enumerate() {
+            if position == pooling.num_rows() && position < self.request.prompt.len() {
+                pooling.add(hidden_size, |hidden_h| read(offset, hidden_h));
+            }
+        }
+    }
+
+    /// The embedding, once the prompt is computed.
+    pub(super) fn take_embedding(&mut self) -> Option<Vec<f32>> {
+        self.pooling
+            .take_if(|pooling| pooling.num_rows() >= self.request.prompt.len())
+            .map(MeanPooling::finish)
     }
 
     /// The last event of this sequence. Its blocks must have been given back.

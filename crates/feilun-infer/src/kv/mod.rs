@@ -11,7 +11,7 @@ pub mod prefix;
 
 use blocks::BlockPool;
 use feilun_model::{BlockId, KV_BLOCK_TOKENS};
-use prefix::{BlockTokens, NodeId, PrefixKey, PrefixTree};
+use prefix::{BlockTokens, Namespace, NodeId, PrefixKey, PrefixTree};
 
 /// The blocks of one sequence: first those that are in the prefix tree, then its own.
 #[derive(Debug)]
@@ -85,6 +85,11 @@ impl KvCache {
     /// Blocks that hold prefixes which no sequence uses.
     pub fn num_idle(&self) -> usize {
         self.num_idle
+    }
+
+    /// Of these, blocks of one namespace.
+    pub fn num_idle_of(&self, namespace: &Namespace) -> usize {
+        self.tree.num_idle_of(namespace)
     }
 
     /// Extends a table that has nothing but shared blocks by what the tree holds of `tokens`,

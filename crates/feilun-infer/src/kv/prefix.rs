@@ -5,8 +5,9 @@
 //! adapter or batch mode are another tree. (Serving engines that hashed it served one tenant's
 //! KV to another, or let one measure another's prompts.)
 //!
-//! A node stays when its last sequence ends, until its block is needed: the least recently used
-//! leaf goes first, so that what is left is always a set of whole prefixes.
+//! A node stays when its last sequence ends, until its block is needed. Then the namespace that
+//! keeps most for nobody gives one, its least recently used leaf, so that what is left is always
+//! a set of whole prefixes, and nobody's prefixes can crowd out those of others who keep less.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,7 +15,7 @@ use feilun_model::{BatchMode, BlockId, KV_BLOCK_TOKENS};
 
 /// Whose prompts may share: callers under different namespaces never see each other's blocks,
 /// not even by timing. The server derives it from the key of the caller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(pub [u8; 32]);
 
 /// The content digest of a LoRA adapter.
@@ -66,11 +67,20 @@ impl From<&PrefixKey> for RootKey {
 
 #[derive(Debug)]
 struct Node {
+    namespace: Namespace,
     parent: Parent,
     tokens: BlockTokens,
     block: BlockId,
     num_children: u32,
     last_used: u64,
+}
+
+/// What a namespace keeps that no sequence uses.
+#[derive(Debug, Default)]
+struct Idle {
+    num_nodes: usize,
+    /// Least recently used first.
+    leaves: BTreeSet<(u64, NodeId)>,
 }
 
 /// The tree. It holds each of its blocks once; who else does is the [pool](super::blocks)'s
@@ -80,8 +90,10 @@ pub struct PrefixTree {
     nodes: HashMap<NodeId, Node>,
     /// Every edge, by where it starts and its tokens.
     edges: HashMap<(Parent, BlockTokens), NodeId>,
-    /// Leaves that no sequence uses, least recently used first.
-    idle_leaves: BTreeSet<(u64, NodeId)>,
+    /// Namespaces that keep something idle.
+    idle: HashMap<Namespace, Idle>,
+    /// The same by how much it is.
+    idle_by_size: BTreeSet<(usize, Namespace)>,
     next_id: u32,
     clock: u64,
 }
@@ -110,8 +122,14 @@ impl PrefixTree {
         if let Some(node) = parent.and_then(|p| self.nodes.get_mut(&p)) {
             node.num_children += 1;
         }
-        let node =
-            Node { parent: edge.0, tokens: edge.1, block, num_children: 0, last_used: self.clock };
+        let node = Node {
+            namespace: key.namespace,
+            parent: edge.0,
+            tokens: edge.1,
+            block,
+            num_children: 0,
+            last_used: self.clock,
+        };
         self.nodes.insert(id, node);
         let replaced = self.edges.insert(edge, id);
         assert!(replaced.is_none(), "a prefix was inserted twice");
@@ -133,29 +151,56 @@ impl PrefixTree {
         self.nodes.is_empty()
     }
 
-    /// Notes that a sequence has begun to use a node.
+    /// Nodes of a namespace that no sequence uses.
+    pub fn num_idle_of(&self, namespace: &Namespace) -> usize {
+        self.idle.get(namespace).map_or(0, |idle| idle.num_nodes)
+    }
+
+    /// Notes that a sequence has begun to use a node that was idle.
     pub fn set_used(&mut self, id: NodeId) {
-        if let Some(node) = self.nodes.get(&id) {
-            self.idle_leaves.remove(&(node.last_used, id));
-        }
+        let Some(node) = self.nodes.get(&id) else { return };
+        let (namespace, entry) = (node.namespace, (node.last_used, id));
+        self.change_idle(namespace, |idle| {
+            idle.num_nodes -= 1;
+            idle.leaves.remove(&entry);
+        });
     }
 
     /// Notes that the last sequence that used a node has let go of it.
     pub fn set_idle(&mut self, id: NodeId) {
         self.clock += 1;
-        if let Some(node) = self.nodes.get_mut(&id) {
-            self.idle_leaves.remove(&(node.last_used, id));
-            node.last_used = self.clock;
-            if node.num_children == 0 {
-                self.idle_leaves.insert((node.last_used, id));
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.last_used = self.clock;
+        let (namespace, is_leaf, entry) =
+            (node.namespace, node.num_children == 0, (node.last_used, id));
+        self.change_idle(namespace, |idle| {
+            idle.num_nodes += 1;
+            if is_leaf {
+                idle.leaves.insert(entry);
             }
+        });
+    }
+
+    /// Changes what is idle in a namespace, and its place among the others.
+    fn change_idle(&mut self, namespace: Namespace, change: impl FnOnce(&mut Idle)) {
+        let idle = self.idle.entry(namespace).or_default();
+        self.idle_by_size.remove(&(idle.num_nodes, namespace));
+        change(idle);
+        let num_nodes = idle.num_nodes;
+        if num_nodes > 0 {
+            self.idle_by_size.insert((num_nodes, namespace));
+        } else {
+            self.idle.remove(&namespace);
         }
     }
 
-    /// Takes the least recently used leaf that no sequence uses out of the tree and returns its
-    /// block. `is_idle` says of a block whether no sequence uses it.
+    /// Takes a leaf that no sequence uses out of the tree and returns its block: of the namespace
+    /// with most idle nodes the least recently used. `is_idle` says of a block whether no
+    /// sequence uses it.
     pub fn evict(&mut self, is_idle: impl Fn(BlockId) -> bool) -> Option<BlockId> {
-        let (_, id) = self.idle_leaves.pop_first()?;
+        let (_, namespace) = *self.idle_by_size.last()?;
+        let &(_, id) = self.idle.get(&namespace)?.leaves.first()?;
+        self.set_used(id);
         let node = self.nodes.remove(&id)?;
         self.edges.remove(&(node.parent, node.tokens));
         if let Parent::Node(parent_id) = node.parent
@@ -163,7 +208,10 @@ impl PrefixTree {
         {
             parent.num_children -= 1;
             if parent.num_children == 0 && is_idle(parent.block) {
-                self.idle_leaves.insert((parent.last_used, parent_id));
+                let entry = (parent.last_used, parent_id);
+                self.change_idle(namespace, |idle| {
+                    idle.leaves.insert(entry);
+                });
             }
         }
         Some(node.block)

@@ -200,6 +200,26 @@ fn the_least_recently_used_end_is_evicted_first() {
 }
 
 #[test]
+fn whoever_keeps_most_gives_first() {
+    let mut model = Model::new(12);
+    let prompt = |tenant: u32, blocks: u32| {
+        (0..blocks * 16 + 1).map(|i| tenant * 1000 + i).collect::<Vec<_>>()
+    };
+    let keep = |model: &mut Model, tenant: u8, tokens: Vec<u32>| {
+        assert!(model.admit(key(tenant), tokens).is_some());
+        model.finish(0);
+    };
+    keep(&mut model, 0, prompt(0, 2));
+    keep(&mut model, 1, prompt(1, 5));
+    let idle = |model: &Model, tenant: u8| model.cache.num_idle_of(&key(tenant).namespace);
+    assert_eq!((idle(&model, 0), idle(&model, 1)), (2, 5));
+    // Nine blocks, of which five are free. The older two of the first tenant stay.
+    keep(&mut model, 1, prompt(2, 8));
+    assert_eq!((idle(&model, 0), idle(&model, 1)), (2, 9));
+    assert_eq!(model.admit(key(0), prompt(0, 2)), Some(32));
+}
+
+#[test]
 fn without_sharing_every_sequence_has_its_own() {
     let mut cache = KvCache::new(4, false);
     let prompt: Vec<u32> = (0..20).collect();

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use feilun_infer::decoder::{Decoder, LogitsView};
 use feilun_infer::engine::{Engine, EngineConfig};
+use feilun_infer::model_text::ModelText;
 use feilun_infer::vocabulary::{TextStream, Vocabulary};
 use feilun_model::config::{Activation, Architecture};
 use feilun_model::{BatchMode, ForwardError, KV_BLOCK_TOKENS, LogitRows, ModelConfig, Segment};
+use feilun_text::{GgufVocab, Tokenizer};
 
 /// Ends an answer.
 pub const END: u32 = 0;
@@ -20,6 +22,10 @@ pub const POISON: u32 = 1;
 pub const BROKEN: u32 = 2;
 /// The token of byte 0; others follow.
 const FIRST_BYTE: u32 = 3;
+/// Width of the fake model.
+pub const HIDDEN_SIZE: usize = 8;
+/// A step with these bytes in a row panics.
+pub const PANIC: &str = "PANIC!";
 const WORDS: [&str; 18] = [
     "{\"", "\":", "\",", "true", "false", "null", "}}", "12", "ab", "aba", "the ", "你好", "好",
     "  ", "\n\n", "name", "\": \"", "]}",
@@ -143,6 +149,12 @@ pub fn logits_after(tokens: &[u32]) -> Vec<f32> {
     row
 }
 
+/// The hidden state after a sequence of tokens: a pure function of it too.
+pub fn hidden_after(tokens: &[u32]) -> [f32; HIDDEN_SIZE] {
+    let logits = logits_after(tokens);
+    std::array::from_fn(|i| logits[i + 10])
+}
+
 /// One position in the cache: the token, and by which kernels it was computed.
 type Slot = Option<(u32, BatchMode)>;
 
@@ -159,15 +171,22 @@ pub struct FakeDecoder {
     pub num_forwards: usize,
 }
 
-pub struct FakeLogits(Vec<Vec<f32>>);
+pub struct FakeLogits {
+    rows: Vec<Vec<f32>>,
+    hidden: Vec<[f32; HIDDEN_SIZE]>,
+}
 
 impl LogitsView for FakeLogits {
     fn row(&self, index: usize) -> &[f32] {
-        &self.0[index]
+        &self.rows[index]
     }
 
     fn num_rows(&self) -> usize {
-        self.0.len()
+        self.rows.len()
+    }
+
+    fn hidden(&self, token: usize, hidden_h: &mut [f32]) {
+        hidden_h.copy_from_slice(&self.hidden[token]);
     }
 }
 
@@ -187,7 +206,7 @@ impl FakeDecoder {
 fn config() -> ModelConfig {
     ModelConfig {
         architecture: Architecture::Llama,
-        hidden_size: 8,
+        hidden_size: HIDDEN_SIZE,
         intermediate_size: 8,
         num_heads: 1,
         num_kv_heads: 1,
@@ -240,9 +259,11 @@ impl Decoder for FakeDecoder {
         if segments.iter().any(|s| s.tokens.contains(&POISON)) {
             return Err(ForwardError::TokenOutOfRange { token: POISON, vocab_size: MODEL_ROWS });
         }
+        let panics = |s: &Segment<'_>| s.tokens.windows(PANIC.len()).any(|t| t == bytes(PANIC));
+        assert!(!segments.iter().any(panics), "the decoder was told to panic");
         self.num_rows += num_rows;
         self.check_writes(segments);
-        let mut rows = Vec::new();
+        let (mut rows, mut hidden) = (Vec::new(), Vec::new());
         for segment in segments {
             let mut prefix: Vec<u32> = (0..segment.start)
                 .map(|position| {
@@ -258,6 +279,7 @@ impl Decoder for FakeDecoder {
                 // What was there before is gone: nobody may rely on it.
                 self.blocks[block][slot + 1..].fill(None);
                 prefix.push(token);
+                hidden.push(hidden_after(&prefix));
                 let is_last = offset + 1 == segment.tokens.len();
                 let wanted = match segment.logits {
                     LogitRows::None => false,
@@ -270,7 +292,7 @@ impl Decoder for FakeDecoder {
             }
         }
         assert!(rows.len() <= self.logit_rows_max, "{} rows of logits", rows.len());
-        Ok(FakeLogits(rows))
+        Ok(FakeLogits { rows, hidden })
     }
 }
 
@@ -294,6 +316,28 @@ impl FakeDecoder {
 
 fn locate(segment: &Segment<'_>, position: usize) -> (usize, usize) {
     (segment.blocks[position / KV_BLOCK_TOKENS].0 as usize, position % KV_BLOCK_TOKENS)
+}
+
+/// The same vocabulary as a tokenizer: SentencePiece with bytes.
+pub fn toy_text() -> ModelText {
+    let controls = ["<end>", "<poison>", "<broken>"].map(str::to_owned);
+    let bytes = (0..=255u8).map(|byte| format!("<0x{byte:02X}>"));
+    let words = WORDS.iter().map(|word| word.replace(' ', "\u{2581}"));
+    let tokens: Vec<String> = controls.into_iter().chain(bytes).chain(words).collect();
+    let mut types = vec![1; tokens.len()];
+    types[..3].fill(3);
+    types[3..259].fill(6);
+    let vocab = GgufVocab {
+        model: "llama",
+        tokens: tokens.iter().map(String::as_str).collect(),
+        token_types: Some(types),
+        scores: Some(vec![0.0; tokens.len()]),
+        add_bos: Some(false),
+        add_space_prefix: Some(false),
+        eos: Some(END),
+        ..GgufVocab::default()
+    };
+    ModelText::new(Arc::new(Tokenizer::from_gguf(vocab).unwrap()), &[])
 }
 
 /// An engine over a fake decoder, with a clock that stands still.

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use feilun_infer::model_text::gguf_vocab;
 use feilun_model::gguf::Gguf;
 use feilun_model::gguf_vocabulary::GgufVocabulary;
 use feilun_model::mapped_file::MappedFile;
@@ -19,29 +20,6 @@ pub(crate) fn model_path(name: &str) -> PathBuf {
     path
 }
 
-/// The same fields, from file format to tokenizer.
-pub(crate) fn vocab(file: GgufVocabulary<'_>) -> GgufVocab<'_> {
-    GgufVocab {
-        model: file.model,
-        pre: file.pre,
-        tokens: file.tokens,
-        token_types: file.token_types,
-        scores: file.scores,
-        merges: file.merges,
-        add_bos: file.add_bos,
-        add_eos: file.add_eos,
-        add_space_prefix: file.add_space_prefix,
-        remove_extra_whitespaces: file.remove_extra_whitespaces,
-        precompiled_charsmap: None,
-        bos: file.bos,
-        eos: file.eos,
-        eot: file.eot,
-        eom: file.eom,
-        unknown: file.unknown,
-        padding: file.padding,
-    }
-}
-
 pub(crate) fn with_gguf<T>(name: &str, read: impl FnOnce(&Gguf<MappedFile>) -> T) -> T {
     let file = MappedFile::open(&model_path(name)).unwrap();
     read(&Gguf::parse(file).unwrap())
@@ -50,7 +28,7 @@ pub(crate) fn with_gguf<T>(name: &str, read: impl FnOnce(&Gguf<MappedFile>) -> T
 fn load(name: &str) -> Arc<Tokenizer> {
     with_gguf(name, |gguf| {
         let file = GgufVocabulary::read(gguf).unwrap();
-        Arc::new(Tokenizer::from_gguf(vocab(file)).unwrap())
+        Arc::new(Tokenizer::from_gguf(gguf_vocab(file)).unwrap())
     })
 }
 

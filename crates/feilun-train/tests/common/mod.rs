@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use feilun_infer::model_text::gguf_vocab;
 use feilun_model::gguf::Gguf;
 use feilun_model::gguf_vocabulary::GgufVocabulary;
 use feilun_model::mapped_file::MappedFile;
@@ -31,26 +32,7 @@ fn load(name: &str) -> (Arc<Tokenizer>, Option<String>) {
     let gguf = Gguf::parse(MappedFile::open(&model_path(name)).unwrap()).unwrap();
     let template = gguf.string("tokenizer.chat_template").unwrap().map(String::from);
     let file = GgufVocabulary::read(&gguf).unwrap();
-    let vocab = GgufVocab {
-        model: file.model,
-        pre: file.pre,
-        tokens: file.tokens,
-        token_types: file.token_types,
-        scores: file.scores,
-        merges: file.merges,
-        add_bos: file.add_bos,
-        add_eos: file.add_eos,
-        add_space_prefix: file.add_space_prefix,
-        remove_extra_whitespaces: file.remove_extra_whitespaces,
-        precompiled_charsmap: None,
-        bos: file.bos,
-        eos: file.eos,
-        eot: file.eot,
-        eom: file.eom,
-        unknown: file.unknown,
-        padding: file.padding,
-    };
-    (Arc::new(Tokenizer::from_gguf(vocab).unwrap()), template)
+    (Arc::new(Tokenizer::from_gguf(gguf_vocab(file)).unwrap()), template)
 }
 
 pub static SMOLLM2: LazyLock<(Arc<Tokenizer>, Option<String>)> =

@@ -1,6 +1,7 @@
-//! `feilun bench`: how fast this machine runs or trains a model, or the kernels alone.
+//! `feilun bench`: how fast this machine runs or trains a model, or the kernels or the server alone.
 
 mod gemm;
+mod serve;
 mod train;
 
 use std::sync::Arc;
@@ -25,11 +26,13 @@ Examples:
   feilun bench infer --model smollm2-135m-instruct
   feilun bench infer --prompt-tokens 512 --generate-tokens 0 --json
   feilun bench train --method lora --sequences 4 --tokens 512
+  feilun bench serve --rate 200
   feilun bench kernels --type Q4_K
   feilun bench kernels --gemm")]
 pub(crate) enum Bench {
     Infer(InferArgs),
     Train(train::TrainArgs),
+    Serve(serve::ServeArgs),
     Kernels(KernelArgs),
 }
 
@@ -83,6 +86,7 @@ pub(crate) fn run(bench: &Bench, session: &Session) -> Outcome {
     match bench {
         Bench::Infer(args) => infer(args, session),
         Bench::Train(args) => train::run(args, session),
+        Bench::Serve(args) => serve::run(args, session),
         Bench::Kernels(args) => kernels(args, session),
     }
 }

@@ -16,7 +16,6 @@ use crate::engine::{EngineArgs, OpenModel, Plan};
 use crate::failure::{Failure, Outcome};
 use crate::generation::{self, SamplingArgs};
 use crate::output;
-use crate::resolve::{self, DEFAULT_MODEL};
 
 /// Talk with a model
 ///
@@ -62,7 +61,9 @@ const HELP: &str = "\
 Ctrl-C   stop the answer; twice to leave";
 
 pub(crate) fn run(args: Args, session: &Session) -> Outcome {
-    fetch_on_first_run(&args, session)?;
+    if args.engine.model.is_none() {
+        pull::default_if_missing(session, "the first chat")?;
+    }
     let model = args.engine.open(session)?;
     let mut chat = Chat::start(args, model, session)?;
     if let Some(prompt) = chat.args.prompt.clone() {
@@ -92,15 +93,6 @@ pub(crate) fn run(args: Args, session: &Session) -> Outcome {
             },
         }
     }
-}
-
-/// So that one command leads from nothing to a chat.
-fn fetch_on_first_run(args: &Args, session: &Session) -> Outcome {
-    if args.engine.model.is_some() || resolve::find(session, None).is_ok() {
-        return Ok(());
-    }
-    output::talk(format!("fetching {DEFAULT_MODEL} (94 MiB, Apache-2.0) for the first chat"));
-    pull::from_catalog_by_name(DEFAULT_MODEL, session)
 }
 
 /// A conversation and the engine that keeps it in its cache.

@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
     }
     let mut engine = model.engine(&args.engine, session, Plan::for_one(wanted))?;
     let constraint = match &source {
-        Some(source) => Some(generation::compile(source, model.vocabulary()?)?),
+        Some(source) => Some(generation::compile(source, model.vocabulary())?),
         None => None,
     };
     let params = args.sampling.params(args.temperature, args.top_p);

@@ -5,6 +5,8 @@ mod chat;
 mod complete;
 mod doctor;
 mod export;
+mod forget;
+mod keys;
 mod models;
 mod pretrain;
 mod pull;
@@ -12,6 +14,7 @@ mod quantize;
 mod runs;
 mod score;
 mod tune;
+mod up;
 
 use std::path::PathBuf;
 
@@ -24,6 +27,7 @@ use crate::interrupt::Interrupt;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Up(up::Args),
     Chat(chat::Args),
     Complete(complete::Args),
     Score(score::Args),
@@ -32,6 +36,8 @@ pub(crate) enum Command {
     Pull(pull::Args),
     Models(models::Args),
     Runs(runs::Args),
+    Keys(keys::Args),
+    Forget(forget::Args),
     Export(export::Args),
     Quantize(quantize::Args),
     #[command(subcommand)]
@@ -73,6 +79,7 @@ impl Session {
 
 pub(crate) fn run(command: Command, session: &Session) -> Outcome {
     match command {
+        Command::Up(args) => up::run(args, session),
         Command::Chat(args) => chat::run(args, session),
         Command::Complete(args) => complete::run(&args, session),
         Command::Score(args) => score::run(&args, session),
@@ -81,6 +88,8 @@ pub(crate) fn run(command: Command, session: &Session) -> Outcome {
         Command::Pull(args) => pull::run(&args, session),
         Command::Models(args) => models::run(args, session),
         Command::Runs(args) => runs::run(args, session),
+        Command::Keys(args) => keys::run(args, session),
+        Command::Forget(args) => forget::run(&args, session),
         Command::Export(args) => export::run(&args, session),
         Command::Quantize(args) => quantize::run(&args, session),
         Command::Bench(bench) => bench::run(&bench, session),

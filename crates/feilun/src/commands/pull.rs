@@ -14,6 +14,7 @@ use crate::pull::progress::Progress;
 use crate::pull::source::Source;
 use crate::pull::staging::Staging;
 use crate::pull::{local, one_model, wheel};
+use crate::resolve::{self, DEFAULT_MODEL};
 use crate::stored_model;
 
 /// Fetch a model and install it
@@ -70,8 +71,18 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
     if args.json { output::json(&manifest) } else { Ok(()) }
 }
 
+/// Fetches the default model where it is missing, so that one command leads from nothing to an
+/// answer.
+pub(crate) fn default_if_missing(session: &Session, what_for: &str) -> Outcome {
+    if resolve::find(session, None).is_ok() {
+        return Ok(());
+    }
+    output::talk(format!("fetching {DEFAULT_MODEL} (94 MiB, Apache-2.0) for {what_for}"));
+    from_catalog_by_name(DEFAULT_MODEL, session)
+}
+
 /// Fetches a model of the catalog as `feilun pull NAME` does.
-pub(crate) fn from_catalog_by_name(name: &str, session: &Session) -> Outcome {
+fn from_catalog_by_name(name: &str, session: &Session) -> Outcome {
     let args = Args {
         source: name.to_owned(),
         name: None,
