@@ -137,7 +137,8 @@ impl Clients {
             std::thread::spawn(move || {
                 let mut round = 0;
                 while !is_over.load(Ordering::Relaxed) {
-                    let prompt = tokens(&model, usize::from(client) * 1000 + round, QUESTION_TOKENS);
+                    let prompt =
+                        tokens(&model, usize::from(client) * 1000 + round, QUESTION_TOKENS);
                     answer(&room, &model, client, prompt, &gaps).map_err(|e| e.to_string())?;
                     round += 1;
                 }

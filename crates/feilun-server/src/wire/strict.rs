@@ -196,6 +196,7 @@ mod tests {
     #[derive(Debug, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Inner {
+        #[expect(dead_code, reason = "its range alone is tested")]
         count: Whole<0, 9>,
     }
 
