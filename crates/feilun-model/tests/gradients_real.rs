@@ -39,7 +39,7 @@ fn gradient(method: &Method, precision: Precision) -> (Vec<f32>, Vec<(String, us
     let folder = std::env::var_os("FEILUN_TEST_MODELS")
         .map(PathBuf::from)
         .expect("FEILUN_TEST_MODELS is not set: run the tests with `cargo xtask test`");
-    let files = ModelFiles::open(&folder.join("smollm2.gguf")).unwrap();
+    let files = ModelFiles::open(folder.join("smollm2.gguf")).unwrap();
     let options = TraineeOptions {
         method: method.clone(),
         precision,

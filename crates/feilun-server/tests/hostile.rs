@@ -168,7 +168,7 @@ fn heads_that_are_too_large() {
 #[test]
 fn other_sites_and_rebound_names() {
     let server = TestServer::start();
-    let body = Some(chat(json!({})));
+    let body = chat(json!({}));
     for (headers, code) in [
         ([("origin", "http://evil.example"), ("x", "y")], "cross_site"),
         ([("origin", "null"), ("x", "y")], "cross_site"),
@@ -179,7 +179,7 @@ fn other_sites_and_rebound_names() {
         for (method, path) in
             [("POST", CHAT), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/nowhere")]
         {
-            let body = if method == "POST" { body.as_ref() } else { None };
+            let body = (method == "POST").then_some(&body);
             let answer = server.send(method, path, &headers, body);
             assert_eq!((answer.status, answer.code().as_str()), (403, code), "{headers:?} {path}");
         }
@@ -190,7 +190,7 @@ fn other_sites_and_rebound_names() {
     );
     assert!(preflight.starts_with("HTTP/1.1 403") && !preflight.contains("access-control-allow"));
     // What a form can send without asking is not taken for JSON.
-    let text = body.unwrap().to_string();
+    let text = body.to_string();
     for media_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
     {
         let answer = server.raw(
