@@ -4,19 +4,18 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use crate::{arrows, cargo, clients, dependencies, run, say, tests};
+use crate::{arrows, cargo, dependencies, run, say, tests};
 
 type Check = fn() -> anyhow::Result<()>;
 
 /// The tests come last: they cost most, and a runner's closing lines then close the output.
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 7] = [
     ("format", format),
     ("arrows", arrows::check),
     ("licences and dependencies", dependencies::check),
     ("clippy", clippy),
     ("rustdoc", rustdoc),
     ("build", build),
-    ("clients", clients::run_all),
     ("tests and doc tests", all_tests),
 ];
 

@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// A name under which the server is reached, besides localhost and its address
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
-    /// A web page's origin that may use the server, such as https://app.example
+    /// A web page's origin that may use the server, such as `https://app.example`
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
     /// The certificate for TLS, with those that vouch for it, in PEM
