@@ -43,7 +43,7 @@ struct TemporaryPath(PathBuf);
 
 impl Drop for TemporaryPath {
     fn drop(&mut self) {
-        // Usually it was renamed; what remains is removed when the store is opened next.
+        // Usually it was renamed. What a crash leaves here stays: nothing sweeps the folder yet.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::backend::ModelFacts;
 use crate::error::ApiError;
 use crate::generation::capture::TurnContext;
-use crate::generation::choice::{Choice, Delta, ToolCall};
+use crate::generation::choice::{self, Choice, Delta, ToolCall};
 use crate::generation::{self, Progress};
 use crate::http::stream;
 use crate::plan::{created, fingerprint};
@@ -40,13 +40,12 @@ pub(crate) async fn whole(
     style: &Style,
 ) -> Result<Response, ApiError> {
     let choices = generation::wait(progress).await?;
-    let counts: Vec<_> = choices.iter().map(|choice| choice.usage).collect();
     let answer = ChatAnswer {
         id: context.id(),
         object: "chat.completion",
         created: created(context),
         model: style.model.clone(),
-        usage: Usage::of(&counts, style.num_choices),
+        usage: choice::usage(&choices, style.num_choices),
         system_fingerprint: fingerprint(facts),
         choices: choices
             .into_iter()
@@ -175,8 +174,7 @@ impl Chunks {
             self.chunk(out, index, ChunkDelta::default(), None, reason);
         }
         if self.style.include_usage == Some(true) {
-            let counts: Vec<_> = choices.iter().map(|choice| choice.usage).collect();
-            let usage = Usage::of(&counts, self.style.num_choices);
+            let usage = choice::usage(choices, self.style.num_choices);
             stream::event(out, &self.frame(Vec::new(), Some(Some(usage))));
         }
         out.extend(stream::DONE);

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::backend::ModelFacts;
 use crate::error::ApiError;
 use crate::generation::capture::TurnContext;
-use crate::generation::choice::Choice;
+use crate::generation::choice::{self, Choice};
 use crate::generation::{self, Progress};
 use crate::http::stream;
 use crate::plan::{created, fingerprint};
@@ -61,8 +61,7 @@ pub(crate) async fn whole(
     echoed: Vec<Echo>,
 ) -> Result<Response, ApiError> {
     let choices = generation::wait(progress).await?;
-    let counts: Vec<_> = choices.iter().map(|choice| choice.usage).collect();
-    let usage = Usage::of(&counts, style.choices_per_prompt);
+    let usage = choice::usage(&choices, style.choices_per_prompt);
     let choices = choices.iter().zip(&echoed).enumerate().map(|(index, (choice, echo))| {
         let logprobs = style.wants_logprobs.then(|| {
             let mut lists = Lists::new(&facts.tokenizer);
@@ -155,8 +154,7 @@ impl Chunks {
             self.chunk(out, index, String::new(), None, Some(choice.finish_reason()));
         }
         if self.style.include_usage == Some(true) {
-            let counts: Vec<_> = choices.iter().map(|choice| choice.usage).collect();
-            let usage = Usage::of(&counts, self.style.choices_per_prompt);
+            let usage = choice::usage(choices, self.style.choices_per_prompt);
             stream::event(out, &self.frame(Vec::new(), Some(Some(usage))));
         }
         out.extend(stream::DONE);

@@ -6,6 +6,7 @@ use feilun_infer::{EventKind, FinishReason};
 use uuid::Uuid;
 
 use crate::tools::calls::{CallParser, Piece};
+use crate::wire::usage::Usage as AnswerUsage;
 
 /// What an event adds for the caller.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,6 +61,11 @@ pub(crate) struct Choice {
     pub(crate) end: Option<End>,
     pub(crate) usage: Usage,
     pub(crate) timings: Timings,
+}
+
+/// Tokens of all choices, of which so many belong to each prompt.
+pub(crate) fn usage(choices: &[Choice], choices_per_prompt: usize) -> AnswerUsage {
+    AnswerUsage::of(choices.iter().map(|choice| choice.usage), choices_per_prompt)
 }
 
 impl Choice {

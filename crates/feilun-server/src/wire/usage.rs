@@ -21,10 +21,13 @@ pub(crate) struct PromptTokens {
 
 impl Usage {
     /// Of `num_prompts` prompts with as many choices each: a prompt counts once.
-    pub(crate) fn of(counts: &[Counts], choices_per_prompt: usize) -> Usage {
-        let prompts = counts.iter().step_by(choices_per_prompt.max(1));
+    pub(crate) fn of(
+        counts: impl Iterator<Item = Counts> + Clone,
+        choices_per_prompt: usize,
+    ) -> Usage {
+        let prompts = counts.clone().step_by(choices_per_prompt.max(1));
         let prompt_tokens = prompts.clone().map(|count| count.prompt).sum();
-        let completion_tokens = counts.iter().map(|count| count.generated).sum();
+        let completion_tokens = counts.map(|count| count.generated).sum();
         Usage {
             prompt_tokens,
             completion_tokens,
