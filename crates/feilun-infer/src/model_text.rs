@@ -108,6 +108,28 @@ pub fn gguf_vocab(fields: GgufVocabulary<'_>) -> GgufVocab<'_> {
     }
 }
 
+/// The fields for a GGUF file to be written, from those of the tokenizer.
+pub fn gguf_fields(vocab: GgufVocab<'_>) -> GgufVocabulary<'_> {
+    GgufVocabulary {
+        model: vocab.model,
+        pre: vocab.pre,
+        tokens: vocab.tokens,
+        token_types: vocab.token_types,
+        scores: vocab.scores,
+        merges: vocab.merges,
+        add_bos: vocab.add_bos,
+        add_eos: vocab.add_eos,
+        add_space_prefix: vocab.add_space_prefix,
+        remove_extra_whitespaces: vocab.remove_extra_whitespaces,
+        bos: vocab.bos,
+        eos: vocab.eos,
+        eot: vocab.eot,
+        eom: vocab.eom,
+        unknown: vocab.unknown,
+        padding: vocab.padding,
+    }
+}
+
 struct TokenizerVocabulary {
     tokenizer: Arc<Tokenizer>,
     end_tokens: Arc<[u32]>,

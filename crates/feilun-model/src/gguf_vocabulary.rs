@@ -50,6 +50,28 @@ pub(crate) struct SpecialIds {
 }
 
 impl<'a> GgufVocabulary<'a> {
+    /// Tokens of a kind, and nothing said about them.
+    pub fn of_tokens(model: &'a str, tokens: Vec<&'a str>) -> GgufVocabulary<'a> {
+        GgufVocabulary {
+            model,
+            tokens,
+            pre: None,
+            token_types: None,
+            scores: None,
+            merges: None,
+            add_bos: None,
+            add_eos: None,
+            add_space_prefix: None,
+            remove_extra_whitespaces: None,
+            bos: None,
+            eos: None,
+            eot: None,
+            eom: None,
+            unknown: None,
+            padding: None,
+        }
+    }
+
     /// Number of tokens, without reading them.
     pub fn num_tokens<B: AsRef<[u8]>>(gguf: &Gguf<B>) -> Result<usize, GgufError> {
         let key = "tokenizer.ggml.tokens";

@@ -163,7 +163,7 @@ impl ModelFiles {
         Ok(ModelFiles { path: path.into(), config, contents: Contents::Folder(folder), tensors })
     }
 
-    fn open_gguf(path: &Path) -> Result<ModelFiles, ModelFileError> {
+    pub(crate) fn open_gguf(path: &Path) -> Result<ModelFiles, ModelFileError> {
         let io_error = |source| ModelFileError::Io { path: path.into(), source };
         let gguf_error = |source| ModelFileError::Gguf { path: path.into(), source };
         let map = MappedFile::open(path).map_err(io_error)?;

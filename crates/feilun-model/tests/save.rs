@@ -16,12 +16,15 @@ use std::path::{Path, PathBuf};
 
 use feilun_kernels::matmul::Numerics;
 use feilun_kernels::{BlockType, Pool};
+use feilun_model::gguf_vocabulary::GgufVocabulary;
 use feilun_model::save::{
     AdapterInfo, Companions, FileWeights, FlatWeights, GgufMetadata, Job, MergedWeights,
     NamedTensor, SaveError, Storage, WeightSource, save_adapter, save_folder, save_gguf,
 };
 use feilun_model::train::{ParameterInfo, ParameterKind};
-use feilun_model::{Adapter, KvKind, LayerTensor, ModelConfig, ModelFiles, TensorRole};
+use feilun_model::{
+    Adapter, KvKind, LayerTensor, ModelConfig, ModelFiles, TensorRole, TokenizerSource,
+};
 use reference::{Goldens, check_f32, session};
 use serde_json::json;
 
@@ -202,6 +205,51 @@ fn gguf_files_of_every_family_come_back() {
             fs::remove_file(again).unwrap();
             fs::remove_file(and_again).unwrap();
         }
+    }
+}
+
+#[test]
+fn folders_of_every_family_become_gguf() {
+    for name in FIXTURES {
+        let place = tempfile::tempdir().unwrap();
+        let files = ModelFiles::open(fixture(name)).unwrap();
+        let tokens: Vec<String> =
+            (0..files.config().vocab_size).map(|id| format!("token {id}")).collect();
+        let vocabulary = GgufVocabulary {
+            token_types: Some(vec![1; tokens.len()]),
+            merges: Some(vec![]),
+            bos: Some(1),
+            eos: Some(2),
+            add_bos: Some(true),
+            ..GgufVocabulary::of_tokens("gpt2", tokens.iter().map(String::as_str).collect())
+        };
+        let metadata = GgufMetadata::new(name, files.config(), &vocabulary, Some("{{ 1 }}"));
+        let to = place.path().join("model.gguf");
+        let weights = FileWeights::new(&files);
+        let written =
+            with_job(|job| save_gguf(&to, &metadata, &weights, Storage::new(BlockType::F32), job));
+        // Readers derive these, and come to something else: which layers of a Qwen have a window,
+        // and the scale of a Gemma that is not its head's.
+        let refusal = match name {
+            "qwen2-window" => Some("layer"),
+            _ if name.starts_with("gemma3") => {
+                let of_head = (files.config().head_dim as f32).sqrt().recip();
+                (files.config().attention_scale != of_head).then_some("attention_scale")
+            }
+            _ => None,
+        };
+        if let Some(what) = refusal {
+            let error = written.unwrap_err().to_string();
+            assert!(error.contains(&format!("GGUF cannot express {what}")), "{name}: {error}");
+            assert!(!to.exists());
+            continue;
+        }
+        written.unwrap();
+        let back = ModelFiles::open(&to).unwrap();
+        assert_eq!(back.tokenizer().unwrap(), TokenizerSource::Gguf(vocabulary));
+        assert_eq!(back.chat_template().unwrap().unwrap(), "{{ 1 }}");
+        let goldens = Goldens::read(&fixture(name).join("goldens.json"));
+        check_f32(name, &mut session(&to, Numerics::F32, KvKind::F32), &goldens, None);
     }
 }
 

@@ -24,5 +24,5 @@ pub use chat::{
 pub use stream::{StreamDecoder, Utf8Stream};
 pub use template::{ChatTemplate, Moment, RenderInput, TemplateError};
 pub use tokenizer::{
-    EncodeOptions, GgufVocab, Part, TokenKind, Tokenizer, TokenizerError, TokenizerFiles,
+    EncodeOptions, GgufTexts, GgufVocab, Part, TokenKind, Tokenizer, TokenizerError, TokenizerFiles,
 };

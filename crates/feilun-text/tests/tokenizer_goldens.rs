@@ -10,7 +10,9 @@
 
 mod common;
 
-use feilun_text::{EncodeOptions, Tokenizer};
+use feilun_infer::model_text::gguf_vocab;
+use feilun_model::gguf_vocabulary::GgufVocabulary;
+use feilun_text::{EncodeOptions, GgufTexts, Tokenizer, TokenizerFiles};
 use serde_json::Value;
 
 fn check(tokenizer: &Tokenizer, golden: &str) {
@@ -36,6 +38,21 @@ fn check(tokenizer: &Tokenizer, golden: &str) {
 #[test]
 fn smollm2_equals_the_reference() {
     check(&common::SMOLLM2, "tokenizer_smollm2.json");
+}
+
+#[test]
+fn smollm2_equals_the_reference_by_way_of_tokenizer_json() {
+    let texts = common::with_gguf("smollm2.gguf", |gguf| {
+        let vocab = gguf_vocab(GgufVocabulary::read(gguf).unwrap());
+        let files = TokenizerFiles::from_gguf(&vocab, 8192).unwrap();
+        let (json, config) = (files.tokenizer.as_bytes(), files.config.as_bytes());
+        let ends: Vec<u32> = vocab.eos.into_iter().collect();
+        let texts = GgufTexts::from_json(json, Some(config), vocab.tokens.len(), &ends).unwrap();
+        assert_eq!(texts.vocab().pre, vocab.pre);
+        assert_eq!(texts.vocab().token_types, vocab.token_types);
+        texts
+    });
+    check(&Tokenizer::from_gguf(texts.vocab()).unwrap(), "tokenizer_smollm2.json");
 }
 
 #[test]

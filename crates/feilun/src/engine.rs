@@ -9,7 +9,8 @@ use feilun_infer::{AdapterDigest, Engine, EngineConfig, LoadedAdapter, ModelText
 use feilun_kernels::Pool;
 use feilun_kernels::matmul::Numerics;
 use feilun_model::{
-    Adapter, BatchMode, KV_BLOCK_TOKENS, Model, ModelFiles, Session as ModelSession, SessionOptions,
+    Adapter, BatchMode, KV_BLOCK_TOKENS, KvKind, Model, ModelFiles, Session as ModelSession,
+    SessionOptions,
 };
 use feilun_text::{ChatFormat, Tokenizer};
 
@@ -30,7 +31,7 @@ pub(crate) struct EngineArgs {
     /// Threads to compute with, instead of all
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// How quantized weights are multiplied
+    /// How weights are multiplied, and what the cache holds
     #[arg(long, value_enum, default_value_t = NumericsArg::Native)]
     numerics: NumericsArg,
     /// Bit-identical results however requests are batched, at some cost in speed
@@ -40,10 +41,10 @@ pub(crate) struct EngineArgs {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum NumericsArg {
-    /// In integers: fast
+    /// Quantized weights in integers, keys and values in bf16: fast
     #[default]
     Native,
-    /// In f32: the reference
+    /// Everything in f32: the reference
     F32,
 }
 
@@ -133,16 +134,17 @@ impl OpenModel {
     ) -> Outcome<ModelSession> {
         let mut pool = Pool::new(args.threads(session)?)?;
         let model = Arc::new(Model::load(&self.files, &mut pool)?);
+        let (numerics, kv_kind) = match args.numerics {
+            NumericsArg::Native => (Numerics::Native, KvKind::Bf16),
+            NumericsArg::F32 => (Numerics::F32, KvKind::F32),
+        };
         let options = SessionOptions {
             kernels: machine::kernels(session, &mut pool)?,
-            numerics: match args.numerics {
-                NumericsArg::Native => Numerics::Native,
-                NumericsArg::F32 => Numerics::F32,
-            },
+            numerics,
+            kv_kind,
             max_rows: plan.rows,
             max_logit_rows: plan.logit_rows,
             num_blocks: plan.positions.div_ceil(KV_BLOCK_TOKENS),
-            ..SessionOptions::new(self.files.config())
         };
         Ok(ModelSession::new(model, pool, options)?)
     }

@@ -1,12 +1,14 @@
 //! What the commands that write models share: storage types by name, the small files of a model,
 //! and progress.
 
+use std::path::Path;
+
 use clap::ValueEnum;
-use feilun_infer::model_text::gguf_vocab;
+use feilun_infer::model_text::{gguf_fields, gguf_vocab};
 use feilun_kernels::{BlockType, Pool};
 use feilun_model::save::{Companions, GgufMetadata, Job};
 use feilun_model::{ModelFiles, TokenizerSource};
-use feilun_text::TokenizerFiles;
+use feilun_text::{GgufTexts, TokenizerFiles};
 
 use crate::failure::{Failure, Outcome, OutcomeExt as _};
 use crate::pull::progress::Progress;
@@ -55,13 +57,27 @@ impl StorageArg {
     }
 }
 
-/// The metadata for a GGUF file with the weights of this model or of a relative.
-pub(crate) fn gguf_metadata(files: &ModelFiles) -> Outcome<GgufMetadata> {
-    GgufMetadata::of_file(files)?.ok_or_else(|| {
-        let path = files.path().display();
-        Failure::failed(format!("{path} is a safetensors model; only a GGUF model can become GGUF"))
-            .hint("its tokenizer would have to be converted, which Feilun cannot do yet")
-    })
+/// The metadata for a GGUF file with the weights of this model or of a relative; `label` is what
+/// people call it, be it a path.
+pub(crate) fn gguf_metadata(files: &ModelFiles, label: &str) -> Outcome<GgufMetadata> {
+    if let Some(metadata) = GgufMetadata::of_file(files)? {
+        return Ok(metadata);
+    }
+    let config = files.config();
+    let texts = match files.tokenizer()? {
+        TokenizerSource::TokenizerJson(json) => {
+            let (settings, ends) = (files.tokenizer_config()?, files.special_tokens()?.eos);
+            GgufTexts::from_json(&json, settings.as_deref(), config.vocab_size, &ends)
+                .doing(|| "the tokenizer cannot be written as GGUF".to_owned())
+                .hint("export it with --format safetensors")?
+        }
+        // A folder has no other.
+        TokenizerSource::Gguf(_) => return Err(Failure::failed("a GGUF file without its keys")),
+    };
+    let template = files.chat_template()?;
+    let vocabulary = gguf_fields(texts.vocab());
+    let name = Path::new(label).file_stem().and_then(|stem| stem.to_str()).unwrap_or(label);
+    Ok(GgufMetadata::new(name, config, &vocabulary, template.as_deref()))
 }
 
 /// The small files for a Hugging Face folder with the weights of this model or of a relative.

@@ -96,6 +96,14 @@ fn an_adapter_learns_what_the_examples_say_and_the_same_command_finds_it_done() 
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let merged = nats(data, Path::new(out), &[], &text);
     assert!((merged - after).abs() < 0.05, "{merged} merged, {after} beside");
+
+    // And so does the folder as one file.
+    let file = data.join("merged.gguf");
+    let export = ["export", "--model", out, "--format", "gguf", "--out", file.to_str().unwrap()];
+    let output = feilun(data, &export);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let in_one = nats(data, &file, &[], &text);
+    assert!((in_one - merged).abs() < 1e-6, "{in_one} in one file, {merged} in a folder");
 }
 
 #[test]

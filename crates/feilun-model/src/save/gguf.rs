@@ -7,12 +7,16 @@ use feilun_kernels::BlockType;
 
 use super::atomic::{self, Pending, WriteError};
 use super::error::SaveError;
+use super::gguf_config::with_divisors;
 use super::gguf_metadata::{GgufMetadata, as_gguf};
 use super::outgoing::{Encoder, Job, Outgoing};
+use super::same_config::same_config;
 use super::source::WeightSource;
 use super::storage::Storage;
+use crate::config::ModelConfig;
 use crate::gguf::type_id_of;
 use crate::gguf_config::ROPE_FREQS;
+use crate::model_files::ModelFiles;
 use crate::tensor_names::Naming;
 
 const VERSION: u32 = 3;
@@ -23,7 +27,7 @@ const QUANTIZATION_VERSION: u32 = 2;
 ///
 /// # Errors
 /// When the file exists, when a weight is not finite or too large for the storage, when the disk
-/// is full. Nothing is left of it then.
+/// is full, when the configuration has something that GGUF cannot say. Nothing is left of it then.
 pub fn save_gguf(
     path: &Path,
     metadata: &GgufMetadata,
@@ -52,7 +56,14 @@ pub fn save_gguf(
         }
         Ok(())
     })?;
+    check_read_again(pending.path(), weights.config())?;
     pending.commit()
+}
+
+/// What no key says is derived by readers: they have to come to the model that was meant.
+fn check_read_again(path: &Path, config: &ModelConfig) -> Result<(), SaveError> {
+    let read = ModelFiles::open_gguf(path)?;
+    same_config("GGUF", &with_divisors(config), read.config())
 }
 
 /// Magic, counts, keys and tensor infos.

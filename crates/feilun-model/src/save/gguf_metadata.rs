@@ -32,6 +32,12 @@ impl GgufMetadata {
         Ok(Some(metadata))
     }
 
+    /// No keys yet.
+    pub(super) fn empty() -> GgufMetadata {
+        let (entries, rope_divisors) = (Vec::new(), None);
+        GgufMetadata { entries, alignment: DEFAULT_ALIGNMENT, rope_divisors }
+    }
+
     /// Key and encoded value, in the order of the file.
     pub(super) fn entries(&self) -> &[(String, Vec<u8>)] {
         &self.entries
@@ -40,6 +46,41 @@ impl GgufMetadata {
     /// Sets a 32-bit integer.
     pub(super) fn set_u32(&mut self, key: &str, value: u32) {
         self.set(key, scalar(ValueType::U32, &value.to_le_bytes()));
+    }
+
+    /// Sets a 32-bit float.
+    pub(super) fn set_f32(&mut self, key: &str, value: f32) {
+        self.set(key, scalar(ValueType::F32, &value.to_le_bytes()));
+    }
+
+    /// Sets a truth value.
+    pub(super) fn set_bool(&mut self, key: &str, value: bool) {
+        self.set(key, scalar(ValueType::Bool, &[u8::from(value)]));
+    }
+
+    /// Sets a text.
+    pub(super) fn set_string(&mut self, key: &str, value: &str) {
+        self.set(key, scalar(ValueType::String, &string(value)));
+    }
+
+    /// Sets an array of texts.
+    pub(super) fn set_strings(&mut self, key: &str, values: &[&str]) {
+        self.set(key, array(ValueType::String, values.iter().map(|value| string(value))));
+    }
+
+    /// Sets an array of 32-bit integers.
+    pub(super) fn set_i32s(&mut self, key: &str, values: &[i32]) {
+        self.set(key, array(ValueType::I32, values.iter().map(|value| value.to_le_bytes())));
+    }
+
+    /// Sets an array of 32-bit floats.
+    pub(super) fn set_f32s(&mut self, key: &str, values: &[f32]) {
+        self.set(key, array(ValueType::F32, values.iter().map(|value| value.to_le_bytes())));
+    }
+
+    /// Sets an array of truth values.
+    pub(super) fn set_bools(&mut self, key: &str, values: &[bool]) {
+        self.set(key, array(ValueType::Bool, values.iter().map(|&value| [u8::from(value)])));
     }
 
     /// Replaces a value in its place, or adds the key at the end.
@@ -83,5 +124,20 @@ pub(super) fn as_gguf(config: &ModelConfig) -> ModelConfig {
 fn scalar(value_type: ValueType, value: &[u8]) -> Vec<u8> {
     let mut bytes = value_type.number().to_le_bytes().to_vec();
     bytes.extend(value);
+    bytes
+}
+
+fn array<V: AsRef<[u8]>>(element: ValueType, values: impl ExactSizeIterator<Item = V>) -> Vec<u8> {
+    let mut bytes = scalar(ValueType::Array, &element.number().to_le_bytes());
+    bytes.extend((values.len() as u64).to_le_bytes());
+    for value in values {
+        bytes.extend(value.as_ref());
+    }
+    bytes
+}
+
+fn string(value: &str) -> Vec<u8> {
+    let mut bytes = (value.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(value.as_bytes());
     bytes
 }

@@ -8,6 +8,7 @@ use feilun_kernels::BlockType;
 use serde_json::{Map, Value, json};
 
 use super::error::SaveError;
+use super::same_config::same_config;
 use crate::config::{Activation, Architecture, ModelConfig, RopeConfig, RopeScaling};
 use crate::hf_config::config_from_json;
 use crate::model_files::SpecialTokens;
@@ -35,7 +36,7 @@ pub fn config_json(
         found: error.to_string(),
         expected: "what it says to be read again".into(),
     })?;
-    compare(config, &read)?;
+    same_config(FORMAT, config, &read)?;
     Ok(text)
 }
 
@@ -229,51 +230,4 @@ fn torch_name(block_type: BlockType) -> &'static str {
         BlockType::Bf16 => "bfloat16",
         _ => "float32",
     }
-}
-
-/// The first difference between what is and what a reader will take it for.
-fn compare(config: &ModelConfig, read: &ModelConfig) -> Result<(), SaveError> {
-    let difference = |what: &str, expected: String, found: String| match expected == found {
-        true => Ok(()),
-        false => Err(SaveError::NotExpressible {
-            format: FORMAT,
-            what: what.to_owned(),
-            found: expected,
-            expected: found,
-        }),
-    };
-    macro_rules! same {
-        ($($field:ident),*) => {$(
-            difference(
-                stringify!($field),
-                format!("{:?}", config.$field),
-                format!("{:?}", read.$field),
-            )?;
-        )*};
-    }
-    same!(
-        hidden_size,
-        intermediate_size,
-        num_heads,
-        num_kv_heads,
-        head_dim,
-        vocab_size,
-        context_length,
-        norm_eps,
-        activation,
-        qk_norm,
-        qkv_bias,
-        output_bias,
-        mlp_bias,
-        post_norms,
-        embedding_scale,
-        attention_scale,
-        logit_softcap,
-        tied_embeddings
-    );
-    for (layer, (expected, found)) in config.layers.iter().zip(&read.layers).enumerate() {
-        let what = format!("layer {layer}");
-        difference(&what, format!("{expected:?}"), format!("{found:?}"))?;
-    }
-    Ok(())
 }

@@ -11,10 +11,12 @@ mod atomic;
 mod error;
 mod folder;
 mod gguf;
+mod gguf_config;
 mod gguf_metadata;
 mod hf_config;
 mod outgoing;
 mod safetensors;
+mod same_config;
 mod source;
 mod storage;
 

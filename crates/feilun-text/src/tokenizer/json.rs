@@ -32,31 +32,31 @@ const NUM_ADDED_MAX: usize = 1 << 16;
 const NUM_HOLES_MAX: usize = 1 << 16;
 
 #[derive(Deserialize)]
-struct File<'j> {
+pub(super) struct File<'j> {
     #[serde(borrow)]
-    model: JsonModel<'j>,
+    pub(super) model: JsonModel<'j>,
     #[serde(default)]
-    added_tokens: Vec<Added>,
+    pub(super) added_tokens: Vec<Added>,
     #[serde(default)]
-    normalizer: Value,
+    pub(super) normalizer: Value,
     #[serde(default)]
-    pre_tokenizer: Value,
+    pub(super) pre_tokenizer: Value,
     #[serde(default)]
     post_processor: Value,
     #[serde(default)]
-    decoder: Value,
+    pub(super) decoder: Value,
 }
 
 #[derive(Deserialize)]
-struct Added {
+pub(super) struct Added {
     id: u64,
-    content: String,
+    pub(super) content: String,
     #[serde(default)]
-    single_word: bool,
+    pub(super) single_word: bool,
     #[serde(default)]
-    lstrip: bool,
+    pub(super) lstrip: bool,
     #[serde(default)]
-    rstrip: bool,
+    pub(super) rstrip: bool,
     #[serde(default)]
     normalized: bool,
     #[serde(default)]
@@ -67,16 +67,8 @@ impl Tokenizer {
     /// Builds a tokenizer from the bytes of a `tokenizer.json` and, if there is one, of the
     /// `tokenizer_config.json` beside it, which names BOS, EOS and padding.
     pub fn from_json(json: &[u8], config: Option<&[u8]>) -> Result<Tokenizer, TokenizerError> {
-        check_size("length of tokenizer.json", json.len(), JSON_BYTES_MAX)?;
-        let read = |source| TokenizerError::Json { file: "tokenizer.json", source };
-        let file: File<'_> = serde_json::from_slice(json).map_err(read)?;
-        check_size("number of added_tokens", file.added_tokens.len(), NUM_ADDED_MAX)?;
-        check_model(&file.model)?;
-        let mut steps = Steps::default();
-        steps.read_normalizer(&file.normalizer)?;
-        steps.read_pre_tokenizer(&file.pre_tokenizer)?;
-        steps.read_decoder(&file.decoder)?;
-
+        let file = read_file(json)?;
+        let steps = Steps::of_file(&file)?;
         let slots = Slots::new(&file)?;
         let vocab = slots.vocab(&file, &steps)?;
         let pieces = slots.pieces(&vocab);
@@ -137,6 +129,16 @@ impl Tokenizer {
     }
 }
 
+/// The file within bounds, its model of a kind that is known.
+pub(super) fn read_file(json: &[u8]) -> Result<File<'_>, TokenizerError> {
+    check_size("length of tokenizer.json", json.len(), JSON_BYTES_MAX)?;
+    let read = |source| TokenizerError::Json { file: "tokenizer.json", source };
+    let file: File<'_> = serde_json::from_slice(json).map_err(read)?;
+    check_size("number of added_tokens", file.added_tokens.len(), NUM_ADDED_MAX)?;
+    check_model(&file.model)?;
+    Ok(file)
+}
+
 fn check_model(model: &JsonModel<'_>) -> Result<(), TokenizerError> {
     let refuse = |what, found: &str, supported| {
         Err(TokenizerError::Unsupported { what, found: short(found), supported })
@@ -163,17 +165,17 @@ fn check_model(model: &JsonModel<'_>) -> Result<(), TokenizerError> {
 }
 
 /// Which text has which id, before texts are turned into bytes.
-struct Slots<'f> {
+pub(super) struct Slots<'f> {
     /// By id; `None` for an id without a token.
-    texts: Vec<Option<&'f str>>,
-    ids: HashMap<&'f str, u32>,
-    kinds: Vec<TokenKind>,
+    pub(super) texts: Vec<Option<&'f str>>,
+    pub(super) ids: HashMap<&'f str, u32>,
+    pub(super) kinds: Vec<TokenKind>,
     unknown: Option<u32>,
-    bytes: Option<Box<[Option<u32>; 256]>>,
+    pub(super) bytes: Option<Box<[Option<u32>; 256]>>,
 }
 
 impl<'f> Slots<'f> {
-    fn new(file: &'f File<'_>) -> Result<Slots<'f>, TokenizerError> {
+    pub(super) fn new(file: &'f File<'_>) -> Result<Slots<'f>, TokenizerError> {
         let model: Vec<(&str, u64)> = match &file.model.vocab {
             JsonVocab::Ids(list) => list.iter().map(|(text, id)| (&**text, *id)).collect(),
             JsonVocab::Scores(list) => {

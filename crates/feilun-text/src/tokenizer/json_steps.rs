@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::charsmap::Charsmap;
 use super::error::{TokenizerError, short};
+use super::json::File;
 use super::normalize::Normalize;
 use super::pattern::{self, Pattern};
 use super::split::{Behaviour, Prefix, Split};
@@ -64,7 +65,15 @@ fn sequence<'v>(
 }
 
 impl Steps {
-    pub(super) fn read_normalizer(&mut self, normalizer: &Value) -> Result<(), TokenizerError> {
+    pub(super) fn of_file(file: &File<'_>) -> Result<Steps, TokenizerError> {
+        let mut steps = Steps::default();
+        steps.read_normalizer(&file.normalizer)?;
+        steps.read_pre_tokenizer(&file.pre_tokenizer)?;
+        steps.read_decoder(&file.decoder)?;
+        Ok(steps)
+    }
+
+    fn read_normalizer(&mut self, normalizer: &Value) -> Result<(), TokenizerError> {
         for step in sequence("steps of the normalizer", normalizer, "normalizers")? {
             let text = |key: &str| step[key].as_str().unwrap_or("").to_string();
             let normalize = match kind(step) {
@@ -115,7 +124,7 @@ impl Steps {
         }
     }
 
-    pub(super) fn read_pre_tokenizer(&mut self, pre: &Value) -> Result<(), TokenizerError> {
+    fn read_pre_tokenizer(&mut self, pre: &Value) -> Result<(), TokenizerError> {
         for step in sequence("steps of the pre_tokenizer", pre, "pretokenizers")? {
             if self.byte_level {
                 // After it, a text is no longer text but byte-level characters.
@@ -163,7 +172,7 @@ impl Steps {
     }
 
     /// The decoder has to undo what the steps did, and nothing else.
-    pub(super) fn read_decoder(&mut self, decoder: &Value) -> Result<(), TokenizerError> {
+    fn read_decoder(&mut self, decoder: &Value) -> Result<(), TokenizerError> {
         for step in sequence("steps of the decoder", decoder, "decoders")? {
             match kind(step) {
                 "ByteLevel" => self.byte_level = true,

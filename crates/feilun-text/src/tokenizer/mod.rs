@@ -33,6 +33,7 @@ mod error;
 mod gguf;
 mod gguf_json;
 mod json;
+mod json_gguf;
 mod json_model;
 mod json_steps;
 mod merge;
@@ -50,6 +51,7 @@ use hashbrown::HashMap;
 pub use self::error::TokenizerError;
 pub use self::gguf::GgufVocab;
 pub use self::gguf_json::TokenizerFiles;
+pub use self::json_gguf::GgufTexts;
 pub use self::vocab::TokenKind;
 
 use self::added::{AddedToken, AddedTokens, Found};

@@ -72,6 +72,11 @@ impl Pattern {
         Ok(Pattern { source: source.into(), engine })
     }
 
+    /// The expression as it was given.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Calls `each` with the bounds of every match, from left to right.
     pub(super) fn for_each(
         &self,

@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
             })?;
         }
         FormatArg::Gguf => {
-            let metadata = save_model::gguf_metadata(&files)?;
+            let metadata = save_model::gguf_metadata(&files, &found.label)?;
             save_model::with_job(&name, num_bytes, num_threads, |job| {
                 explained(save_gguf(&target, &metadata, weights, storage, job))
             })?;

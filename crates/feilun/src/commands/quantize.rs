@@ -94,7 +94,7 @@ fn write(
     base: &OpenModel,
     staging: &Staging,
 ) -> Outcome<FileEntry> {
-    let metadata = save_model::gguf_metadata(&base.files)?;
+    let metadata = save_model::gguf_metadata(&base.files, &base.found.label)?;
     let files = FileWeights::new(&base.files);
     let adapter = base.adapter.as_ref();
     let merged = adapter.map(|adapter| MergedWeights::new(&files, &adapter.weights)).transpose()?;
