@@ -1,0 +1,9 @@
+//! Evaluation: how good a model is, how sure that is, and whether another one is better.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`stats`] | intervals, tests, power and monitors, for items that come in clusters |
+//!
+//! This crate knows no HTTP, no store and no apps; it never prints, exits or reads the environment.
+
+pub mod stats;
