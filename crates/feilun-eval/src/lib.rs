@@ -2,8 +2,12 @@
 //!
 //! | module | what it knows |
 //! |---|---|
+//! | [`gate`] | whether a candidate takes the incumbent's place |
+//! | [`report`] | pages and Markdown for people who do not do statistics |
 //! | [`stats`] | intervals, tests, power and monitors, for items that come in clusters |
 //!
 //! This crate knows no HTTP, no store and no apps; it never prints, exits or reads the environment.
 
+pub mod gate;
+pub mod report;
 pub mod stats;
