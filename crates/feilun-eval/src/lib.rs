@@ -1,0 +1,13 @@
+//! Evaluation: how good a model is, how sure that is, and whether another one is better.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`gate`] | whether a candidate takes the incumbent's place |
+//! | [`report`] | pages and Markdown for people who do not do statistics |
+//! | [`stats`] | intervals, tests, power and monitors, for items that come in clusters |
+//!
+//! This crate knows no HTTP, no store and no apps; it never prints, exits or reads the environment.
+
+pub mod gate;
+pub mod report;
+pub mod stats;
