@@ -66,8 +66,8 @@ impl Metric {
 /// What answers of a scorer are counted as.
 pub(crate) fn of_scorer(scorer: &Scorer) -> &'static str {
     match scorer {
-        Scorer::Chrf { .. } => names::CHRF,
-        Scorer::Bleu { .. } => names::BLEU,
+        Scorer::Chrf(_) => names::CHRF,
+        Scorer::Bleu(_) => names::BLEU,
         _ => names::SCORE,
     }
 }
