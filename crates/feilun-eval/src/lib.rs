@@ -3,9 +3,11 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`suite`] | items, tasks, suites: reading and checking them |
+//! | [`run`] | a suite through a model |
 //! | [`stats`] | intervals, tests, power and monitors, for items that come in clusters |
 //!
 //! This crate knows no HTTP, no store and no apps; it never prints, exits or reads the environment.
 
+pub mod run;
 pub mod stats;
 pub mod suite;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::{ItemProblem, SuiteError};
 pub use self::item::{CHOICES_MAX, Item, MAX_TOKENS_MAX, NAME_BYTES_MAX, Task, Verdict};
+pub(crate) use self::metric::of_scorer as metric_of;
 pub use self::metric::{Metric, names};
 pub use self::prompt::{CallLine, ChatMessage, ChatRole, FunctionLine, Prompt, conversation};
 pub use self::read::{ITEMS_MAX, LINE_BYTES_MAX, SUITE_BYTES_MAX};

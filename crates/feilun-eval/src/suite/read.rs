@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::error::{ItemProblem, SuiteError};
 use super::item::Item;
+use super::line::ItemLine;
 use super::{Header, Numbered, Suite};
 
 /// Longest line, in bytes.
@@ -87,9 +88,11 @@ fn read_value(text: &[u8], line: u64, is_first: bool) -> Result<Line, SuiteError
             Err(source) => Err(SuiteError::Header { line, problem: shape(source) }),
         };
     }
-    match serde_json::from_value(value) {
+    // In two steps, so that a problem keeps its cause.
+    let item = serde_json::from_value::<ItemLine>(value).map_err(shape).and_then(Item::try_from);
+    match item {
         Ok(item) => Ok(Line::Item(Box::new(item))),
-        Err(source) => Err(SuiteError::Item { line, problem: shape(source) }),
+        Err(problem) => Err(SuiteError::Item { line, problem }),
     }
 }
 
