@@ -4,10 +4,13 @@
 //! |---|---|
 //! | [`suite`] | items, tasks, suites: reading and checking them |
 //! | [`run`] | a suite through a model |
+//! | [`results`] | evaluations on disk: resumable, comparable |
 //! | [`stats`] | intervals, tests, power and monitors, for items that come in clusters |
 //!
 //! This crate knows no HTTP, no store and no apps; it never prints, exits or reads the environment.
 
+mod lines;
+pub mod results;
 pub mod run;
 pub mod stats;
 pub mod suite;

@@ -12,7 +12,7 @@ mod result;
 mod verdict;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use feilun_infer::{Decoder, Engine, LoadedAdapter, Request, RequestId};
 use feilun_model::BatchMode;
@@ -52,7 +52,6 @@ pub enum Ended {
 
 /// An item some of whose requests are on their way.
 struct Open {
-    item: usize,
     replies: Vec<Reply>,
     num_left: usize,
 }
@@ -74,30 +73,31 @@ pub fn run<D: Decoder, E: std::error::Error + 'static>(
     keep: &mut dyn FnMut(&[ItemResult]) -> Result<(), E>,
 ) -> Result<Ended, RunError<E>> {
     let mut todo = workload.items.into_iter();
+    let mut pending: VecDeque<((usize, usize), Ask)> = VecDeque::new();
     let mut open: HashMap<usize, Open> = HashMap::new();
     let mut asked: HashMap<RequestId, (usize, usize)> = HashMap::new();
     let mut is_out = false;
     loop {
         let mut results = Vec::new();
-        while !is_out && engine.num_waiting() < WAITING {
+        while engine.num_waiting() < WAITING {
+            if let Some((key, ask)) = pending.pop_front() {
+                let id = &suite.items()[key.0].id;
+                let submitted = engine.submit(request(ask, settings, id));
+                let submitted =
+                    submitted.map_err(|source| RunError::Submit { id: id.clone(), source })?;
+                asked.insert(submitted, key);
+                continue;
+            }
             let Some(ItemWork { item: index, asks }) = todo.next() else {
                 is_out = true;
                 break;
             };
-            let item = &suite.items()[index];
             match asks {
-                Err(problem) => results.push(unasked(item, said(&problem))),
-                Ok(asks) if asks.is_empty() => results.push(result(suite, item, Vec::new())),
+                Err(problem) => results.push(unasked(&suite.items()[index], said(&problem))),
                 Ok(asks) => {
-                    let num_asks = asks.len();
-                    for (number, ask) in asks.into_iter().enumerate() {
-                        let id = engine
-                            .submit(request(ask, settings, &item.id))
-                            .map_err(|source| RunError::Submit { id: item.id.clone(), source })?;
-                        asked.insert(id, (index, number));
-                    }
-                    let replies = vec![Reply::default(); num_asks];
-                    open.insert(index, Open { item: index, replies, num_left: num_asks });
+                    let replies = vec![Reply::default(); asks.len()];
+                    open.insert(index, Open { num_left: asks.len(), replies });
+                    pending.extend(asks.into_iter().enumerate().map(|(n, ask)| ((index, n), ask)));
                 }
             }
         }
@@ -113,9 +113,9 @@ pub fn run<D: Decoder, E: std::error::Error + 'static>(
             asked.remove(&event.request);
             found.num_left -= 1;
             if found.num_left == 0
-                && let Some(Open { item, replies, .. }) = open.remove(&index)
+                && let Some(found) = open.remove(&index)
             {
-                results.push(result(suite, &suite.items()[item], replies));
+                results.push(result(suite, &suite.items()[index], found.replies));
             }
         }
         if !results.is_empty() {

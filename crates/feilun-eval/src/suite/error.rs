@@ -18,9 +18,17 @@ pub enum SuiteError {
     #[error("line {line}: not JSON: {reason}")]
     Json { line: u64, reason: String },
     #[error("line {line}: {problem}")]
-    Header { line: u64, #[source] problem: ItemProblem },
+    Header {
+        line: u64,
+        #[source]
+        problem: ItemProblem,
+    },
     #[error("line {line}: {problem}")]
-    Item { line: u64, #[source] problem: ItemProblem },
+    Item {
+        line: u64,
+        #[source]
+        problem: ItemProblem,
+    },
     #[error("line {line}: the id `{id}` was given before, in line {before}")]
     IdTwice { line: u64, id: String, before: u64 },
     #[error("the suite has no items")]

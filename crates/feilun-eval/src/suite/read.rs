@@ -1,7 +1,7 @@
 //! A suite from a file of JSON lines.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use serde_json::Value;
@@ -10,6 +10,7 @@ use super::error::{ItemProblem, SuiteError};
 use super::item::Item;
 use super::line::ItemLine;
 use super::{Header, Numbered, Suite};
+use crate::lines::read_line;
 
 /// Longest line, in bytes.
 pub const LINE_BYTES_MAX: usize = 8 << 20;
@@ -40,13 +41,13 @@ impl Suite {
         let (mut line, mut num_bytes, mut is_first) = (0, 0, true);
         let mut buffer = Vec::new();
         loop {
-            let found = read_line(&mut reader, &mut buffer)?;
+            let found = read_line(&mut reader, &mut buffer, LINE_BYTES_MAX)?;
             if found == 0 {
                 return Ok(Suite::of(header, items));
             }
             line += 1;
             num_bytes += found;
-            if buffer.len() > LINE_BYTES_MAX {
+            if buffer.trim_ascii_end().len() > LINE_BYTES_MAX {
                 let (found, max) = (found as u64, LINE_BYTES_MAX);
                 return Ok(Err(SuiteError::LineTooLong { line, found, max }));
             }
@@ -93,30 +94,5 @@ fn read_value(text: &[u8], line: u64, is_first: bool) -> Result<Line, SuiteError
     match item {
         Ok(item) => Ok(Line::Item(Box::new(item))),
         Err(problem) => Err(SuiteError::Item { line, problem }),
-    }
-}
-
-/// The next line into the buffer, of a long one only so much that it can be told; returns its
-/// whole length, with its end, and 0 at the end of the file.
-fn read_line(reader: &mut impl BufRead, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    buffer.clear();
-    let mut found = reader.by_ref().take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', buffer)?;
-    if buffer.len() > LINE_BYTES_MAX && buffer.last() != Some(&b'\n') {
-        found += skip_line(reader)?;
-    }
-    Ok(found)
-}
-
-fn skip_line(reader: &mut impl BufRead) -> io::Result<usize> {
-    let mut skipped = 0;
-    loop {
-        let available = reader.fill_buf()?;
-        let end = available.iter().position(|&byte| byte == b'\n');
-        let len = end.map_or(available.len(), |end| end + 1);
-        reader.consume(len);
-        skipped += len;
-        if end.is_some() || len == 0 {
-            return Ok(skipped);
-        }
     }
 }
