@@ -13,6 +13,7 @@
 //! with the file of a run that was not, byte for byte.
 
 mod error;
+mod figures;
 mod items;
 mod manifest;
 
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use self::error::ResultsError;
+pub use self::figures::{Figure, Pairs};
 use self::items::{Appender, replace_file};
 pub use self::manifest::{ID_CHARS, Identity, Manifest};
 use crate::run::ItemResult;
@@ -185,12 +187,11 @@ impl Evaluations {
             }
         };
         let stored = items::read(&path)?;
-        let wanted: HashSet<&str> =
-            suite.items()[..manifest.num_items].iter().map(|item| item.id.as_str()).collect();
         let done: HashSet<String> = stored.results.iter().map(|r| r.id.clone()).collect();
+        let mut wanted = suite.items().iter().take(manifest.num_items);
         let is_finished = manifest.finished.is_some()
             && stored.damage.is_none()
-            && wanted.iter().all(|id| done.contains(*id));
+            && wanted.all(|item| done.contains(&item.id));
         let ongoing = Ongoing {
             items: Appender::open(&path, stored.good_bytes)?,
             manifest: Manifest { finished: manifest.finished.filter(|_| is_finished), ..manifest },
