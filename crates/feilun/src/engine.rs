@@ -1,6 +1,6 @@
 //! From a model's files to an engine that generates: tokenizer, weights, KV cache, threads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,8 +52,25 @@ impl EngineArgs {
         self.threads.map_or_else(|| machine::threads(&session.environment), |n| Ok(n.into()))
     }
 
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact
+    }
+
     pub(crate) fn mode(&self) -> BatchMode {
         if self.exact { BatchMode::Exact } else { BatchMode::Fast }
+    }
+
+    /// How quantized weights are multiplied, in a word.
+    pub(crate) fn numerics_name(&self) -> &'static str {
+        match self.numerics {
+            NumericsArg::Native => "native",
+            NumericsArg::F32 => "f32",
+        }
+    }
+
+    /// The folder of the adapter.
+    pub(crate) fn adapter(&self) -> Option<&Path> {
+        self.adapter.as_deref()
     }
 
     pub(crate) fn open(&self, session: &Session) -> Outcome<OpenModel> {
@@ -112,6 +129,11 @@ impl OpenModel {
     /// The tokens of a text on its own: see [`ModelText::encode`].
     pub(crate) fn encode(&self, text: &str) -> Outcome<Vec<u32>> {
         Ok(self.text.encode(text)?)
+    }
+
+    /// The text side of the model.
+    pub(crate) fn text(&self) -> &ModelText {
+        &self.text
     }
 
     /// The model's chat format, or `None` where its files have no template.
