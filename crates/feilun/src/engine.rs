@@ -68,18 +68,24 @@ impl EngineArgs {
         }
     }
 
-    /// The folder of the adapter.
-    pub(crate) fn adapter(&self) -> Option<&Path> {
-        self.adapter.as_deref()
+    pub(crate) fn open(&self, session: &Session) -> Outcome<OpenModel> {
+        self.open_as(session, self.model.as_deref(), self.adapter.as_deref())
     }
 
-    pub(crate) fn open(&self, session: &Session) -> Outcome<OpenModel> {
-        let mut model = OpenModel::open(resolve::find(session, self.model.as_deref())?)?;
-        if let Some(folder) = &self.adapter {
+    /// Another model, perhaps with another adapter, to be computed in the same way.
+    pub(crate) fn open_as(
+        &self,
+        session: &Session,
+        model: Option<&str>,
+        adapter: Option<&Path>,
+    ) -> Outcome<OpenModel> {
+        let mut model = OpenModel::open(resolve::find(session, model)?)?;
+        if let Some(folder) = adapter {
             let adapter = Adapter::open(folder, model.files.config())
                 .doing(|| format!("the adapter for {}", model.found.label))?;
             let digest = AdapterDigest(*adapter.digest.as_bytes());
             model.adapter = Some(LoadedAdapter { digest, weights: Arc::new(adapter) });
+            model.adapter_path = Some(folder.to_owned());
         }
         Ok(model)
     }
@@ -112,13 +118,16 @@ pub(crate) struct OpenModel {
     text: ModelText,
     /// What every request asks for.
     pub(crate) adapter: Option<LoadedAdapter>,
+    /// Where that came from.
+    pub(crate) adapter_path: Option<PathBuf>,
 }
 
 impl OpenModel {
     pub(crate) fn open(found: FoundModel) -> Outcome<OpenModel> {
         let files = ModelFiles::open(&found.path)?;
         let text = ModelText::open(&files).doing(|| format!("the tokenizer of {}", found.label))?;
-        Ok(OpenModel { found, files, tokenizer: Arc::clone(&text.tokenizer), text, adapter: None })
+        let tokenizer = Arc::clone(&text.tokenizer);
+        Ok(OpenModel { found, files, tokenizer, text, adapter: None, adapter_path: None })
     }
 
     /// The longest sequence that the model was made for.

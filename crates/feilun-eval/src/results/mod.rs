@@ -12,6 +12,7 @@
 //! broken off, and goes on with it. Results depend on nothing else, so what was broken off ends
 //! with the file of a run that was not, byte for byte.
 
+mod card;
 mod error;
 mod figures;
 mod items;
@@ -23,6 +24,7 @@ use std::io::{self, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+pub use self::card::{Card, unit};
 pub use self::error::ResultsError;
 pub use self::figures::{Figure, Pairs};
 use self::items::{Appender, replace_file};

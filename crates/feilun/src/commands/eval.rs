@@ -1,15 +1,17 @@
 //! `feilun eval`: how good a model is on a suite, how sure that is, and whether it is better than
 //! another.
 
+mod against;
 mod evaluate;
 mod progress;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use feilun_eval::results::{Evaluation, Evaluations};
 use feilun_eval::suite::Suite;
 
+use self::against::GateArgs;
 use self::evaluate::Evaluate;
 use crate::commands::Session;
 use crate::engine::EngineArgs;
@@ -45,6 +47,8 @@ pub(crate) struct Args {
     suite: Option<PathBuf>,
     #[command(flatten)]
     how: HowArgs,
+    #[command(flatten)]
+    gate: GateArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -96,20 +100,29 @@ pub(crate) fn run(args: Args, session: &Session) -> Outcome {
 }
 
 fn evaluate(args: &Args, session: &Session) -> Outcome {
-    let suite = open_suite(args)?;
+    let Some(path) = &args.suite else { return Err(Failure::usage("--suite is missing")) };
+    let guardrails = args.gate.guardrail.iter().map(|guardrail| guardrail.path.as_path());
+    let paths = std::iter::once(path.as_path()).chain(guardrails);
+    let suites = paths.map(open_suite).collect::<Outcome<Vec<Suite>>>()?;
     let evaluate = Evaluate { engine: &args.engine, how: &args.how, session };
-    let evaluation = evaluate.model(args.engine.open(session)?, &suite)?;
-    show::tell_problems(&evaluation);
-    if args.json {
-        output::json(&show::evaluation_json(session, &evaluation, args.how.seed))?;
-    } else {
-        show::print_figures(&evaluation, args.how.seed)?;
-        output::talk(format!(
-            "evaluation {}: feilun eval show {}",
-            evaluation.manifest.id, evaluation.manifest.id
-        ));
+    let model = args.engine.open(session)?;
+    if args.gate.is_wanted() {
+        let models = [model, args.gate.open(&args.engine, session)?];
+        return against::run(&evaluate, &args.gate, models, &suites, args.json);
     }
-    all_failed(&evaluation)
+    for evaluation in evaluate.model(model, &suites)? {
+        show::tell_problems(&evaluation);
+        show::write_card(session, &evaluation)?;
+        if args.json {
+            output::json(&show::evaluation_json(session, &evaluation, args.how.seed))?;
+        } else {
+            show::print_figures(&evaluation, args.how.seed)?;
+            let id = &evaluation.manifest.id;
+            output::talk(format!("evaluation {id}: feilun eval show {id}"));
+        }
+        all_failed(&evaluation)?;
+    }
+    Ok(())
 }
 
 /// Where nothing could be asked there is no result, however well the command went.
@@ -118,10 +131,8 @@ fn all_failed(evaluation: &Evaluation) -> Outcome {
     if answered { Ok(()) } else { Err(Failure::failed("no item has a result")) }
 }
 
-fn open_suite(args: &Args) -> Outcome<Suite> {
-    let Some(path) = &args.suite else { return Err(Failure::usage("--suite is missing")) };
-    let suite = Suite::open(path).doing(|| format!("the suite {}", path.display()))?;
-    Ok(suite)
+fn open_suite(path: &Path) -> Outcome<Suite> {
+    Suite::open(path).doing(|| format!("the suite {}", path.display()))
 }
 
 /// The evaluations of the data directory.

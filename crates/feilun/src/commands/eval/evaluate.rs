@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use feilun_eval::results::{Evaluation, Identity, Manifest, now};
+use feilun_eval::results::{Evaluation, Identity, Manifest, Ongoing, ResultsError, now};
 use feilun_eval::run::{self, Encoder, Ended, Settings, Workload};
 use feilun_eval::suite::Suite;
-use feilun_model::{KV_BLOCK_TOKENS, ModelConfig, SessionOptions};
+use feilun_infer::Engine;
+use feilun_model::{KV_BLOCK_TOKENS, ModelConfig, Session as ModelSession, SessionOptions};
 use feilun_text::ChatFormat;
 
 use super::progress::Progress;
@@ -31,35 +32,33 @@ pub(super) struct Evaluate<'a> {
     pub(super) session: &'a Session,
 }
 
+/// What is left of a suite.
+struct Left<'s> {
+    suite: &'s Suite,
+    ongoing: Ongoing,
+    workload: Workload,
+}
+
 impl Evaluate<'_> {
-    /// Evaluates a model, or takes up what was broken off, or finds what is stored.
-    pub(super) fn model(&self, model: OpenModel, suite: &Suite) -> Outcome<Evaluation> {
+    /// Evaluates a model on suites; takes up what was broken off, and finds what is stored.
+    pub(super) fn model(&self, model: OpenModel, suites: &[Suite]) -> Outcome<Vec<Evaluation>> {
         // One position is left for the token that is predicted last.
         let longest = model.context().saturating_sub(1).max(1);
-        let wanted = self.how.window.map_or(WINDOW_MAX.min(longest), |window| window as usize);
-        if wanted > longest {
-            let message = format!("--window is {wanted}, this model sees at most {longest} tokens");
+        let window = self.how.window.map_or(WINDOW_MAX.min(longest), |window| window as usize);
+        if window > longest {
+            let message = format!("--window is {window}, this model sees at most {longest} tokens");
             return Err(Failure::usage(message));
         }
-        let manifest = self.manifest(&model, suite, wanted)?;
-        let mut ongoing = evaluations(self.session).begin(manifest, suite, self.how.again)?;
-        if let Some(damage) = ongoing.damage() {
-            output::talk(format!("{} {damage}: goes on before it", output::yellow("warning:")));
+        let encoder = Encoder::new(model.text().clone(), Arc::new(chat_format(&model)?), window);
+        let mut left = Vec::with_capacity(suites.len());
+        for suite in suites {
+            left.push(self.begin(&model, suite, &encoder)?);
         }
-        let num_items = ongoing.manifest().num_items;
-        let left = (0..num_items).filter(|&i| !ongoing.done().contains(&suite.items()[i].id));
-        let left: Vec<usize> = left.collect();
-        if left.is_empty() {
-            return Ok(ongoing.finish(suite)?);
-        }
-        let num_done = num_items - left.len();
-        if num_done > 0 {
-            output::talk(format!("goes on after {num_done} of {num_items} items"));
-        }
-        let encoder = Encoder::new(model.text().clone(), Arc::new(chat_format(&model)?), wanted);
-        let workload = Workload::new(suite, left, &encoder);
-        let plan = self.plan(&model, &workload)?;
-        let mut engine = model.engine(self.engine, self.session, plan)?;
+        let workloads: Vec<&Workload> = left.iter().map(|left| &left.workload).collect();
+        let mut engine = match workloads.iter().all(|workload| workload.num_items() == 0) {
+            true => None,
+            false => Some(model.engine(self.engine, self.session, plan(&model, &workloads))?),
+        };
         let settings = Settings {
             seed: self.how.seed,
             temperature: self.how.temperature,
@@ -67,19 +66,60 @@ impl Evaluate<'_> {
             mode: self.engine.mode(),
         };
         self.session.interrupt.spare_one();
-        let mut progress = Progress::new(&model.found.label, num_done, num_items);
-        let ended = run::run(
-            suite,
-            workload,
-            &mut engine,
-            &settings,
-            &|| self.session.interrupt.was_pressed(),
-            &mut |results| {
-                ongoing.keep(results)?;
-                progress.see(results);
-                Ok::<_, feilun_eval::results::ResultsError>(())
-            },
-        );
+        let mut evaluations = Vec::with_capacity(suites.len());
+        for Left { suite, ongoing, workload } in left {
+            evaluations.push(match &mut engine {
+                Some(engine) if workload.num_items() > 0 => {
+                    self.compute(&model, suite, ongoing, workload, engine, &settings)?
+                }
+                _ => ongoing.finish(suite)?,
+            });
+        }
+        Ok(evaluations)
+    }
+
+    fn begin<'s>(
+        &self,
+        model: &OpenModel,
+        suite: &'s Suite,
+        encoder: &Encoder,
+    ) -> Outcome<Left<'s>> {
+        let manifest = self.manifest(model, suite, encoder.window())?;
+        let ongoing = evaluations(self.session).begin(manifest, suite, self.how.again)?;
+        if let Some(damage) = ongoing.damage() {
+            output::talk(format!("{} {damage}: goes on before it", output::yellow("warning:")));
+        }
+        let num_items = ongoing.manifest().num_items;
+        let items = suite.items().iter().take(num_items).enumerate();
+        let left = items.filter(|(_, item)| !ongoing.done().contains(&item.id));
+        let left: Vec<usize> = left.map(|(index, _)| index).collect();
+        let num_done = num_items - left.len();
+        if num_done > 0 && !left.is_empty() {
+            output::talk(format!("goes on after {num_done} of {num_items} items"));
+        }
+        let workload = Workload::new(suite, left, encoder);
+        Ok(Left { suite, ongoing, workload })
+    }
+
+    fn compute(
+        &self,
+        model: &OpenModel,
+        suite: &Suite,
+        mut ongoing: Ongoing,
+        workload: Workload,
+        engine: &mut Engine<ModelSession>,
+        settings: &Settings,
+    ) -> Outcome<Evaluation> {
+        let num_items = ongoing.manifest().num_items;
+        let num_done = num_items - workload.num_items();
+        let what = format!("{} on {}", model.found.label, suite.name());
+        let mut progress = Progress::new(&what, num_done, num_items);
+        let should_stop = || self.session.interrupt.was_pressed();
+        let ended = run::run(suite, workload, engine, settings, &should_stop, &mut |results| {
+            ongoing.keep(results)?;
+            progress.see(results);
+            Ok::<_, ResultsError>(())
+        });
         progress.finish();
         match ended? {
             Ended::Finished => Ok(ongoing.finish(suite)?),
@@ -112,7 +152,7 @@ impl Evaluate<'_> {
             window,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let adapter = model.adapter.as_ref().and(self.engine.adapter());
+        let adapter = model.adapter_path.as_ref();
         Ok(Manifest {
             id: identity.id(),
             num_items: identity.limit.unwrap_or(suite.items().len()),
@@ -126,20 +166,22 @@ impl Evaluate<'_> {
             identity,
         })
     }
+}
 
-    /// Room for as many requests at once as the engine takes, if the memory has it.
-    fn plan(&self, model: &OpenModel, workload: &Workload) -> Outcome<Plan> {
-        let config = model.files.config();
-        let (longest, together) = workload.num_positions(RUNNING);
-        let available = machine::memory_bytes().map_or(u64::MAX, |(_, available)| available);
-        let affordable = usize::try_from(available / CACHE_SHARE).unwrap_or(usize::MAX);
-        let affordable = affordable / bytes_per_position(config).max(1);
-        let logit_rows = LOGIT_BYTES / (config.vocab_size.max(1) * size_of::<f32>());
-        Ok(Plan {
-            positions: together.min(affordable).max(longest).max(KV_BLOCK_TOKENS),
-            rows: 512,
-            logit_rows: logit_rows.clamp(RUNNING + 1, 512),
-        })
+/// Room for as many requests at once as the engine takes, if the memory has it.
+fn plan(model: &OpenModel, workloads: &[&Workload]) -> Plan {
+    let config = model.files.config();
+    let needs = || workloads.iter().map(|workload| workload.num_positions(RUNNING));
+    let longest = needs().map(|(longest, _)| longest).max().unwrap_or(0);
+    let together = needs().map(|(_, together)| together).max().unwrap_or(0);
+    let available = machine::memory_bytes().map_or(u64::MAX, |(_, available)| available);
+    let affordable = usize::try_from(available / CACHE_SHARE).unwrap_or(usize::MAX);
+    let affordable = affordable / bytes_per_position(config).max(1);
+    let logit_rows = LOGIT_BYTES / (config.vocab_size.max(1) * size_of::<f32>());
+    Plan {
+        positions: together.min(affordable).max(longest).max(KV_BLOCK_TOKENS),
+        rows: 512,
+        logit_rows: logit_rows.clamp(RUNNING + 1, 512),
     }
 }
 

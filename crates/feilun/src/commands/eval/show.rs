@@ -2,12 +2,13 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use feilun_eval::report::Language;
 use feilun_eval::results::{Evaluation, Figure, Manifest};
 use feilun_eval::run::{Answer, End, ItemResult};
 use feilun_eval::stats::Options;
 use serde_json::{Value, json};
 
-use super::evaluations;
+use super::{against, evaluations};
 use crate::commands::Session;
 use crate::failure::{Failure, Outcome, OutcomeExt as _};
 use crate::output;
@@ -146,6 +147,24 @@ fn short(digest: &str) -> &str {
 fn date(seconds: u64) -> String {
     let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     time.map_or_else(String::new, |time| humantime::format_rfc3339_seconds(time).to_string())
+}
+
+/// Which evaluation figures are of.
+pub(super) fn print_title(evaluation: &Evaluation) -> Outcome {
+    let Manifest { id, model, suite, .. } = &evaluation.manifest;
+    output::data(format!("\n{model} on {suite} ({id})"))
+}
+
+/// Writes the report card beside the results, in both languages.
+pub(super) fn write_card(session: &Session, evaluation: &Evaluation) -> Outcome {
+    let folder = evaluations(session).folder(&evaluation.manifest.id);
+    let options = Options { seed: evaluation.manifest.identity.seed, ..Options::default() };
+    for (language, tail) in [(Language::English, ""), (Language::Chinese, ".zh")] {
+        let card = evaluation.card(&options, language)?;
+        against::write(&folder.join(format!("card{tail}.md")), &card.markdown)?;
+        against::write(&folder.join(format!("card{tail}.html")), &card.html)?;
+    }
+    Ok(())
 }
 
 /// The figures of an evaluation, intervals always beside them.
