@@ -101,6 +101,10 @@ pub(crate) fn run(args: Args, session: &Session) -> Outcome {
 
 fn evaluate(args: &Args, session: &Session) -> Outcome {
     let Some(path) = &args.suite else { return Err(Failure::usage("--suite is missing")) };
+    if !args.gate.is_wanted() && args.gate.needs_comparison() {
+        return Err(Failure::usage("--guardrail and --minimum-effect are about a comparison")
+            .hint("name the model to compare with: --against MODEL"));
+    }
     let guardrails = args.gate.guardrail.iter().map(|guardrail| guardrail.path.as_path());
     let paths = std::iter::once(path.as_path()).chain(guardrails);
     let suites = paths.map(open_suite).collect::<Outcome<Vec<Suite>>>()?;
@@ -132,7 +136,8 @@ fn all_failed(evaluation: &Evaluation) -> Outcome {
 }
 
 fn open_suite(path: &Path) -> Outcome<Suite> {
-    Suite::open(path).doing(|| format!("the suite {}", path.display()))
+    let opened = Suite::open(path).map_err(|error| Failure::from(error).into_usage());
+    opened.doing(|| format!("the suite {}", path.display()))
 }
 
 /// The evaluations of the data directory.

@@ -33,11 +33,11 @@ pub(super) struct GateArgs {
     pub(super) against_adapter: Option<PathBuf>,
     /// A suite on which the model must not be worse by more than a margin, in units of its metric;
     /// may be given several times
-    #[arg(long, value_name = "FILE[=MARGIN]", requires = "comparison")]
+    #[arg(long, value_name = "FILE[=MARGIN]")]
     pub(super) guardrail: Vec<GuardrailArg>,
     /// Smallest improvement that is worth a promotion, in units of the metric; where not given 0.02
     /// of a share, 1 of chrF or BLEU, 0.01 of bits per byte
-    #[arg(long, value_name = "X", requires = "comparison")]
+    #[arg(long, value_name = "X")]
     minimum_effect: Option<f64>,
     /// Probability to promote a model that is no better
     #[arg(long, value_name = "P", default_value_t = 0.025)]
@@ -79,6 +79,11 @@ struct Compared {
 impl GateArgs {
     pub(super) fn is_wanted(&self) -> bool {
         self.against.is_some() || self.against_adapter.is_some()
+    }
+
+    /// Whether anything is said that has no meaning without a second model.
+    pub(super) fn needs_comparison(&self) -> bool {
+        !self.guardrail.is_empty() || self.minimum_effect.is_some()
     }
 
     /// The model to compare with, computed like the other.
