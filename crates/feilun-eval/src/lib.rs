@@ -16,5 +16,6 @@ mod lines;
 pub mod report;
 pub mod results;
 pub mod run;
+pub mod score;
 pub mod stats;
 pub mod suite;

@@ -112,6 +112,7 @@ fn measured_is_what_the_model_says() {
     }
 
     let capital = of(&found, "capital");
+    assert_eq!(capital.problem, None, "{capital:?}");
     assert_eq!(capital.metrics[names::SCORE], [1.0, 1.0]);
     assert_eq!(capital.skill.as_deref(), Some("recall"));
     assert!(matches!(&capital.answer, Some(Answer::Text { text, .. }) if text.contains("Paris")));

@@ -165,7 +165,6 @@ fn what_a_scorer_objects_to_is_said_before_anything_is_generated() {
     // The same where the scorer is the suite's.
     let header = "{\"suite\":\"s\",\"scorer\":{\"kind\":\"exact\"}}\n";
     let bare = r#"{"id":"a","prompt":"p","reference":[]}"#;
-    refused(&format!("{header}{GOOD}\n{bare}"), "line 2: the id");
     refused(&format!("{header}{bare}"), "line 2: reference: found none");
 }
 

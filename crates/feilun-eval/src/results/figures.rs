@@ -82,8 +82,9 @@ fn figure(
 }
 
 fn value(items: &[ScoredItem], aggregate: &dyn crate::stats::Aggregate) -> Option<f64> {
-    let mut sums = vec![0.0; aggregate.width()];
-    for item in items.iter().filter(|item| item.sums.len() == sums.len()) {
+    let width = aggregate.width();
+    let mut sums = vec![0.0; width];
+    for item in items.iter().filter(|item| item.sums.len() == width) {
         sums.iter_mut().zip(&item.sums).for_each(|(sum, value)| *sum += value);
     }
     Some(aggregate.value(&sums)).filter(|value| value.is_finite())
