@@ -2,8 +2,10 @@
 //!
 //! | module | what it knows |
 //! |---|---|
+//! | [`score`] | scorers: what an answer is worth, compared with a reference |
 //! | [`stats`] | intervals, tests, power and monitors, for items that come in clusters |
 //!
 //! This crate knows no HTTP, no store and no apps; it never prints, exits or reads the environment.
 
+pub mod score;
 pub mod stats;
