@@ -7,6 +7,7 @@
 //! | [`results`] | evaluations on disk: resumable, comparable |
 //! | [`gate`] | whether a candidate takes the incumbent's place |
 //! | [`report`] | pages and Markdown for people who do not do statistics |
+//! | [`score`] | scorers: what an answer is worth, compared with a reference |
 //! | [`stats`] | intervals, tests, power and monitors, for items that come in clusters |
 //!
 //! This crate knows no HTTP, no store and no apps; it never prints, exits or reads the environment.
