@@ -23,6 +23,8 @@
 
 mod decide;
 mod foresight;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 

@@ -13,6 +13,8 @@ mod numbers;
 mod page;
 mod plot;
 mod report_card;
+#[cfg(test)]
+mod tests;
 
 pub use gate_card::GateCard;
 pub use language::Language;

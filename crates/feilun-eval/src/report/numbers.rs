@@ -44,13 +44,12 @@ impl Unit {
         };
         let unit = match self {
             Unit::Plain => "",
+            // chrF has points, but not of a hundred.
+            Unit::Points if language == Language::Chinese => " 点",
             _ if language == Language::Chinese => " 个百分点",
             _ if format!("{shown:.digits$}") == "1" => " point",
             _ => " points",
         };
-        // chrF has points, but not of a hundred.
-        let unit =
-            if self == Unit::Points { unit.replace("百分点", "点") } else { unit.to_owned() };
         format!("{shown:.digits$}{unit}")
     }
 }

@@ -18,7 +18,7 @@ const PURPOSE: u64 = 1;
 
 /// A resample's variance is taken to be at least this share of the sample's. Where most items
 /// tie, a resample can consist of ties alone; t* would be infinite, and so would the interval.
-const LEAST_VARIANCE: f64 = 0.1;
+const LEAST_VARIANCE: f64 = 0.25;
 
 /// The estimate, its standard error, and t* of all resamples in rising order.
 pub(super) struct Studentized {

@@ -34,4 +34,4 @@ pub(crate) use distribution::normal_quantile;
 pub use error::StatsError;
 pub use holm::holm;
 pub use power::{Plan, Spread, answers_per_model};
-pub use proportion::wilson;
+pub use proportion::agresti_coull;

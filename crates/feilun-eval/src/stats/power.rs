@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn needing_and_detecting_are_inverse() {
-        for share in [0.05, 0.3, 1.0] {
+        for share in [0.2, 0.5, 1.0] {
             let plan = plan(Spread::Discordant { share });
             for num_items in [50, 140, 3000] {
                 // A little more than what can be seen needs that many items, or a few fewer.

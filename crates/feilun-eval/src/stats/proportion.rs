@@ -17,37 +17,44 @@
 use super::distribution::{normal_cdf, normal_quantile, t_cdf, t_quantile};
 use super::error::{StatsError, check_share};
 
-/// Wilson's interval for a share: `successes` of `trials` independent ones.
+/// Agresti and Coull's interval for a share: `successes` of `trials` independent ones.
 ///
-/// With p = successes/n and z the normal quantile at (1 + confidence)/2:
-/// `(p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)` (Wilson, "Probable inference, the law of
-/// succession, and statistical inference", Journal of the American Statistical Association 22,
-/// 1927; recommended by Brown, Cai and DasGupta, "Interval estimation for a binomial proportion",
-/// Statistical Science 16, 2001).
+/// With z the normal quantile at (1 + confidence)/2, `n' = n + z²` and
+/// `p' = (successes + z²/2) / n'`: `p' ± z √(p' (1 − p') / n')` (Agresti and Coull, "Approximate is
+/// better than 'exact' for interval estimation of binomial proportions", The American Statistician
+/// 52, 1998).
+///
+/// Successes are whole numbers, so no interval has its rate at every true share. Over shares from
+/// 50 to 99 %, that of Wilson covers 95.4 % on average with 20 trials, but 91.2 % at its worst; this
+/// one 96.2 % and 92.9 %, with 50 trials 95.7 % and 93.5 %, with 200 95.2 % and 94.2 % (computed, not
+/// simulated).
 ///
 /// ```
-/// use feilun_eval::stats::wilson;
+/// use feilun_eval::stats::agresti_coull;
 ///
-/// let (low, high) = wilson(19, 20, 0.95)?;
-/// assert!((low - 0.7639).abs() < 1e-4 && (high - 0.9911).abs() < 1e-4);
+/// let (low, high) = agresti_coull(19, 20, 0.95)?;
+/// assert!((low - 0.7459).abs() < 1e-4 && high == 1.0);
 /// # Ok::<(), feilun_eval::stats::StatsError>(())
 /// ```
-pub fn wilson(successes: u64, trials: u64, confidence: f64) -> Result<(f64, f64), StatsError> {
+pub fn agresti_coull(
+    successes: u64,
+    trials: u64,
+    confidence: f64,
+) -> Result<(f64, f64), StatsError> {
     check_share("confidence", confidence)?;
     if successes > trials || trials == 0 {
         return Err(StatsError::Successes { found: successes, trials });
     }
     let z = normal_quantile(0.5 + confidence / 2.0);
-    Ok(score_interval(successes as f64 / trials as f64, trials as f64, z))
+    Ok(share_interval(successes as f64 / trials as f64, trials as f64, z))
 }
 
-/// Wilson's formula for a number of trials that need not be whole.
-pub(super) fn score_interval(share: f64, num: f64, z: f64) -> (f64, f64) {
-    let z2 = z * z / num;
-    let middle = share + z2 / 2.0;
-    let reach = z * (share * (1.0 - share) / num + z2 / (4.0 * num)).sqrt();
-    let end = |sign: f64| ((middle + sign * reach) / (1.0 + z2)).clamp(0.0, 1.0);
-    (end(-1.0), end(1.0))
+/// The same formula for a number of trials that need not be whole.
+pub(super) fn share_interval(share: f64, num: f64, z: f64) -> (f64, f64) {
+    let enlarged = num + z * z;
+    let middle = (share * num + z * z / 2.0) / enlarged;
+    let reach = z * (middle * (1.0 - middle) / enlarged).sqrt();
+    ((middle - reach).max(0.0), (middle + reach).min(1.0))
 }
 
 /// The distribution that an estimate's error is compared with.
@@ -144,21 +151,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wilson_equals_statsmodels() {
-        // `statsmodels.stats.proportion.proportion_confint(method="wilson")`.
+    fn agresti_and_coull_equal_statsmodels() {
+        // `statsmodels.stats.proportion.proportion_confint(method="agresti_coull")`.
         for (successes, trials, confidence, low, high) in [
-            (0, 20, 0.95, 0.0, 0.16112515805281938),
-            (7, 20, 0.95, 0.18119182410108206, 0.5671457233147638),
-            (20, 20, 0.9, 0.8808421626390355, 1.0),
-            (812, 1000, 0.99, 0.778156612230858, 0.8417305008694164),
+            (0, 20, 0.95, 0.0, 0.18980956054248885),
+            (7, 20, 0.95, 0.17992636143822802, 0.5684111859776177),
+            (20, 20, 0.9, 0.8587122887896796, 1.0),
+            (812, 1000, 0.99, 0.7780905988374075, 0.8417965142628666),
         ] {
-            let found = wilson(successes, trials, confidence).unwrap();
+            let found = agresti_coull(successes, trials, confidence).unwrap();
             let is_close = (found.0 - low).abs() < 1e-10 && (found.1 - high).abs() < 1e-10;
             assert!(is_close, "{successes} of {trials}: {found:?}");
         }
-        assert_eq!(wilson(3, 2, 0.95), Err(StatsError::Successes { found: 3, trials: 2 }));
-        assert_eq!(wilson(0, 0, 0.95), Err(StatsError::Successes { found: 0, trials: 0 }));
-        assert!(wilson(1, 2, 1.0).is_err());
+        assert_eq!(agresti_coull(3, 2, 0.95), Err(StatsError::Successes { found: 3, trials: 2 }));
+        assert_eq!(agresti_coull(0, 0, 0.95), Err(StatsError::Successes { found: 0, trials: 0 }));
+        assert!(agresti_coull(1, 2, 1.0).is_err());
     }
 
     #[test]

@@ -153,12 +153,12 @@ fn intervals_contain_the_truth() {
     };
     for scenario in SINGLES {
         let (low, high) = few(scenario.name);
-        let tally = one(scenario, 20, 1_000, 499);
+        let tally = one(scenario, 20, 600, 499);
         check_rate(scenario.name, tally.hits, tally.num, low, high);
     }
     for scenario in PAIRS {
         let (low, high) = few(scenario.name);
-        let tally = two(scenario, 20, 1_000, 499);
+        let tally = two(scenario, 20, 600, 499);
         check_rate(scenario.name, tally.hits, tally.num, low, high);
     }
 }

@@ -72,14 +72,16 @@ fn monitors_may_be_read_at_any_time() {
 fn shares_raise_alarms_where_there_is_cause() {
     for share in [0.3, 0.8, 0.97] {
         let alarmed =
-            |seed| alarm(&mut Draws::new(5_000_000 + seed), share, share, 2_000).is_some();
+            |seed: u64| alarm(&mut Draws::new(5_000_000 + seed), share, share, 2_000).is_some();
         let num = (0..1_000).filter(|&seed| alarmed(seed)).count();
         check_rate("equal shares", num, 1_000, 0.0, ALPHA);
-        let worse =
-            |seed| alarm(&mut Draws::new(5_000_000 + seed), share - 0.2, share, 2_000).is_some();
+        let worse = |seed: u64| {
+            alarm(&mut Draws::new(5_000_000 + seed), share - 0.2, share, 2_000).is_some()
+        };
         let num = (0..100).filter(|&seed| worse(seed)).count();
         assert!(num >= 95, "{share}: {num} alarms of 100");
-        let better = |seed| alarm(&mut Draws::new(6_000_000 + seed), share, share - 0.1, 2_000);
+        let better =
+            |seed: u64| alarm(&mut Draws::new(6_000_000 + seed), share, share - 0.1, 2_000);
         let num = (0..300).filter(|&seed| better(seed).is_some()).count();
         check_rate("a better candidate", num, 300, 0.0, ALPHA);
     }
