@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use feilun_eval::gate::{
-    Comparison, Decision, Direction, GateOptions, Guardrail, Unit, Verdict, decide, foresee,
+    Comparison, Decision, Direction, GateError, GateOptions, Guardrail, Unit, Verdict, decide,
+    foresee,
 };
 use feilun_eval::report::{GateCard, Language};
 use feilun_eval::results::{Evaluation, Pairs, unit};
@@ -185,7 +186,13 @@ fn judge(
         let margin = arg.margin.unwrap_or_else(|| worthwhile(unit(&compared.metric)));
         guards.push(Guardrail { comparison: comparison(compared), margin });
     }
-    Ok(decide(&comparison(target), &guards, &options)?)
+    decide(&comparison(target), &guards, &options).map_err(|error| match error {
+        // Too few items, or items that do not differ: no fault of anybody, and no evidence.
+        GateError::Comparison { name, source } => {
+            Failure::refused(format!("not enough evidence: `{name}`: {source}"))
+        }
+        error => error.into(),
+    })
 }
 
 /// A difference that people would notice, and about what a few hundred items can show.
