@@ -167,17 +167,16 @@ fn a_limit_is_the_beginning_of_the_whole() {
 
 /// Questions that any model of English answers.
 fn easy(world: &World, name: &str) -> String {
-    let things = ["sun", "rain", "dog", "cat", "sea", "tree", "bread", "milk", "book", "night"];
+    let things = ["sun", "rain", "house", "cat", "sea", "tree", "bread", "milk", "book", "night"];
     let mut lines = Vec::new();
     for (number, thing) in things.iter().enumerate() {
-        for (kind, begin, right, wrong) in [
-            ("a", "Look at the", *thing, "xq#zv"),
-            ("b", "I like the", *thing, "}}{{"),
-            ("c", "We saw a", *thing, "qqqq"),
-            ("d", "The big", *thing, "?;?;"),
-        ] {
+        // The same letters: no model tells them apart by letters alone.
+        let backwards: String = thing.chars().rev().collect();
+        for (kind, begin) in
+            [("a", "Look at the"), ("b", "I like the"), ("c", "We saw a"), ("d", "The big")]
+        {
             lines.push(json!({"id": format!("{kind}{number}"), "prompt": begin,
-                "choices": [right, wrong], "answer": 0}));
+                "choices": [thing, backwards], "answer": 0}));
         }
     }
     // Every fourth the other way round, so that no model is right by the order.
@@ -199,10 +198,10 @@ fn the_gate_answers_with_its_exit_code_and_a_card() {
         let output = world.run(&words(&[&fixed, more].concat()));
         (output.status.code(), output)
     };
-    // A model of noise, made of forty wrong letters, is beaten.
-    let noise = easy_noise(&world);
+    // A model that has seen nothing but numbers is beaten.
+    let guard = guard(&world);
     let (code, output) =
-        against(&model, &base, &["--json", "--guardrail", &format!("{noise}=0.2")]);
+        against(&model, &base, &["--json", "--guardrail", &format!("{guard}=0.2")]);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(code, Some(0), "{found:#}: {}", said(&output));
     assert_eq!(found["gate"]["decision"], "promote");
@@ -220,7 +219,7 @@ fn the_gate_answers_with_its_exit_code_and_a_card() {
 }
 
 /// The same questions with names of their own, so that they are another suite.
-fn easy_noise(world: &World) -> String {
+fn guard(world: &World) -> String {
     let path = easy(world, "guard.jsonl");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("{}\n{text}", json!({"suite": "guard"}))).unwrap();
