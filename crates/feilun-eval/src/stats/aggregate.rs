@@ -16,6 +16,11 @@ pub trait Aggregate: Send + Sync {
 
     /// How many numbers each item contributes.
     fn width(&self) -> usize;
+
+    /// Whether this is [`Mean`], for which there are better intervals where values are 0 and 1.
+    fn is_mean(&self) -> bool {
+        false
+    }
 }
 
 /// The mean of one value per item: an item contributes `[value, 1.0]`, or `[value, weight]`.
@@ -45,5 +50,9 @@ impl Aggregate for Mean {
 
     fn width(&self) -> usize {
         2
+    }
+
+    fn is_mean(&self) -> bool {
+        true
     }
 }

@@ -1,0 +1,164 @@
+//! How often an interval contains the truth.
+
+use feilun_eval::stats::{Options, StatsError, interval, paired_difference};
+
+use crate::check_rate;
+use crate::draws::Draws;
+use crate::rivals::Sums;
+use crate::scenarios::{PAIRS, Paired, SINGLES, Single};
+
+/// What became of simulated intervals.
+#[derive(Default)]
+struct Tally {
+    num: usize,
+    hits: usize,
+    /// The truth is below the interval.
+    below: usize,
+    above: usize,
+    width: f64,
+    /// There was no interval.
+    none: usize,
+}
+
+impl Tally {
+    fn count(&mut self, truth: f64, (low, high): (f64, f64)) {
+        self.num += 1;
+        self.below += usize::from(truth < low);
+        self.above += usize::from(truth > high);
+        self.hits += usize::from((low..=high).contains(&truth));
+        self.width += high - low;
+    }
+
+    fn row(&self) -> String {
+        let percent = |count: usize| 100.0 * count as f64 / self.num.max(1) as f64;
+        format!(
+            "{:.1} ({:.1}, {:.1}) | {:.3}",
+            percent(self.hits),
+            percent(self.below),
+            percent(self.above),
+            self.width / self.num.max(1) as f64
+        )
+    }
+}
+
+fn options(seed: u64, num_resamples: usize) -> Options {
+    Options { confidence: 0.95, seed, num_resamples }
+}
+
+fn one(scenario: &Single, num_items: usize, num: u64, num_resamples: usize) -> Tally {
+    let mut tally = Tally::default();
+    for seed in 0..num {
+        let items = (scenario.draw)(&mut Draws::new(1_000_000 + seed), num_items);
+        match interval(&items, scenario.aggregate, &options(seed, num_resamples)) {
+            Ok(found) => tally.count(scenario.truth, (found.low, found.high)),
+            Err(StatsError::NoVariation) => tally.none += 1,
+            Err(error) => panic!("{}: {error}", scenario.name),
+        }
+    }
+    tally
+}
+
+fn two(scenario: &Paired, num_items: usize, num: u64, num_resamples: usize) -> Tally {
+    let mut tally = Tally::default();
+    for seed in 0..num {
+        let items = (scenario.draw)(&mut Draws::new(2_000_000 + seed), num_items);
+        let options = options(seed, num_resamples);
+        match paired_difference(&items, scenario.aggregate, 0.0, &options) {
+            Ok(found) => tally.count(scenario.truth, (found.low, found.high)),
+            Err(StatsError::NoVariation) => tally.none += 1,
+            Err(error) => panic!("{}: {error}", scenario.name),
+        }
+    }
+    tally
+}
+
+/// The rivals on the same items.
+fn rivals(num: u64, mut sums: impl FnMut(u64) -> (f64, Sums<'static>)) -> [Tally; 3] {
+    let mut tallies: [Tally; 3] = Default::default();
+    for seed in 0..num {
+        let (truth, sums) = sums(seed);
+        let [bca, percentile] = sums.bca_and_percentile(&mut Draws::new(seed));
+        for (tally, ends) in tallies.iter_mut().zip([sums.jackknife_t(), bca, percentile]) {
+            tally.count(truth, ends);
+        }
+    }
+    tallies
+}
+
+/// How many evaluations the deep table simulates per row.
+fn num_deep(num_items: usize) -> u64 {
+    if num_items >= 200 { 2_000 } else { 10_000 }
+}
+
+#[test]
+#[ignore = "prints the table of the lab book; minutes"]
+fn table_of_coverage() {
+    println!("| scenario | items | ours: covered, truth below, above (%) | width |");
+    println!("|---|---|---|---|");
+    for num_items in [20, 50, 200] {
+        let num = num_deep(num_items);
+        for scenario in SINGLES {
+            let tally = one(scenario, num_items, num, 999);
+            println!(
+                "| one model, {} | {num_items} | {} | {}",
+                scenario.name,
+                tally.row(),
+                tally.none
+            );
+        }
+        for scenario in PAIRS {
+            let tally = two(scenario, num_items, num, 999);
+            println!(
+                "| difference, {} | {num_items} | {} | {}",
+                scenario.name,
+                tally.row(),
+                tally.none
+            );
+        }
+    }
+}
+
+#[test]
+#[ignore = "prints the table of the lab book; minutes"]
+fn table_of_rivals() {
+    let print = |name: &str, num_items: usize, tallies: [Tally; 3]| {
+        for (rival, tally) in ["jackknife t", "BCa", "percentile"].iter().zip(tallies) {
+            println!("| {name} | {num_items} | {rival} | {} |", tally.row());
+        }
+    };
+    for num_items in [20, 50] {
+        for scenario in SINGLES {
+            let tallies = rivals(2_000, |seed| {
+                let items = (scenario.draw)(&mut Draws::new(1_000_000 + seed), num_items);
+                (scenario.truth, Sums::of_one(&items, scenario.aggregate))
+            });
+            print(scenario.name, num_items, tallies);
+        }
+        for scenario in PAIRS {
+            let tallies = rivals(2_000, |seed| {
+                let items = (scenario.draw)(&mut Draws::new(2_000_000 + seed), num_items);
+                (scenario.truth, Sums::of_two(&items, scenario.aggregate))
+            });
+            print(scenario.name, num_items, tallies);
+        }
+    }
+}
+
+#[test]
+fn intervals_contain_the_truth() {
+    // What each may be wrong by, in points: very skewed scores and few clusters are hard.
+    let few = |name: &str| match name {
+        "very skewed: log-normal" => (0.90, 0.97),
+        _ => (0.93, 0.975),
+    };
+    for scenario in SINGLES {
+        let (low, high) = few(scenario.name);
+        let tally = one(scenario, 20, 600, 499);
+        check_rate(scenario.name, tally.hits, tally.num, low, high);
+    }
+    for scenario in PAIRS {
+        let (low, high) = few(scenario.name);
+        let tally = two(scenario, 20, 600, 499);
+        check_rate(scenario.name, tally.hits, tally.num, low, high);
+    }
+}
