@@ -32,6 +32,8 @@ mod words;
 use draft::{Draft, NUM_CHOICES};
 use draws::Draws;
 
+use crate::suite::{Header, Item, Prompt, Task};
+
 /// Makes an item of a level, 0 to 4. `None` where the dice gave no question with one right choice.
 type Kind = fn(Language, usize, &mut Draws) -> Option<Draft>;
 
@@ -149,7 +151,38 @@ struct Question {
     answer: usize,
 }
 
-/// All items, skill by skill, language by language.
+/// The suite: all items, skill by skill, language by language. [`Item::skill`] is the skill's
+/// name; ids say language, level (1 to 5) and number as well: `recall/en/1/000`.
+///
+/// English choices begin with a space, since nothing stands between prompt and choice
+/// ([`capability_header`]): Chinese has none.
+pub fn capability_suite(options: &CapabilityOptions) -> Vec<Item> {
+    questions(options).into_iter().map(item).collect()
+}
+
+/// What the items' suite has to say in its header: the name, and that a choice follows its prompt
+/// at once.
+pub fn capability_header(options: &CapabilityOptions) -> Header {
+    Header {
+        suite: format!("capability-{}", options.seed),
+        description: Some(
+            "seven skills in short questions with four choices; chance is 25 %".to_owned(),
+        ),
+        delimiter: Some(String::new()),
+        ..Header::default()
+    }
+}
+
+fn item(question: Question) -> Item {
+    let Question { skill, language, level, number, prompt, choices, answer } = question;
+    let id = format!("{}/{}/{}/{number:03}", skill.name(), language.code(), level + 1);
+    let gap = language.word((" ", ""));
+    let choices = choices.into_iter().map(|choice| format!("{gap}{choice}")).collect();
+    let task = Task::MultipleChoice { prompt: Prompt::Text(prompt), choices, answer };
+    Item { id, cluster: None, skill: Some(skill.name().to_owned()), task }
+}
+
+/// All questions, skill by skill, language by language.
 fn questions(options: &CapabilityOptions) -> Vec<Question> {
     let mut questions = Vec::new();
     for (skill_index, &skill) in Skill::ALL.iter().enumerate() {
@@ -189,5 +222,9 @@ fn places(count: usize, draws: &mut Draws) -> Vec<usize> {
     places
 }
 
+#[cfg(test)]
+mod learned;
+#[cfg(test)]
+mod read_again;
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ fn claim(language: Language, level: usize, draws: &mut Draws) -> Option<Draft> {
     let assertion = (matter.assertion)(claimed);
     let assertion = match draws.below(2) {
         0 => language
-            .say(format!("{name} says: \"{assertion}\""), format!("{name}说：“{assertion}”")),
+            .say(format!("{name} says: \"{assertion}\""), format!("{name}说：“{assertion}。”")),
         _ => language.say(
             format!("\"{assertion}\", {name} believes."),
             format!("{name}认为“{assertion}”。"),

@@ -45,7 +45,7 @@ pub(super) const NAMES: &[Word] = &[
 pub(super) const COLOURS: &[Word] = &[
     ("red", "红色"), ("blue", "蓝色"), ("green", "绿色"), ("yellow", "黄色"), ("black", "黑色"),
     ("white", "白色"), ("brown", "棕色"), ("grey", "灰色"), ("pink", "粉色"), ("purple", "紫色"),
-    ("orange", "橙色"), ("silver", "银色"),
+    ("golden", "金色"), ("silver", "银色"),
 ];
 
 #[rustfmt::skip]
