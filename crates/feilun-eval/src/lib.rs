@@ -2,6 +2,7 @@
 //!
 //! | module | what it knows |
 //! |---|---|
+//! | [`capability`] | a suite that is made from a seed: is a model general? |
 //! | [`suite`] | items, tasks, suites: reading and checking them |
 //! | [`run`] | a suite through a model |
 //! | [`results`] | evaluations on disk: resumable, comparable |
@@ -12,6 +13,7 @@
 //!
 //! This crate knows no HTTP, no store and no apps; it never prints, exits or reads the environment.
 
+pub mod capability;
 pub mod gate;
 mod lines;
 pub mod report;

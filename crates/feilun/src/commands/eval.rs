@@ -2,6 +2,7 @@
 //! another.
 
 mod against;
+mod capability;
 mod evaluate;
 mod progress;
 mod show;
@@ -35,6 +36,7 @@ Examples:
   feilun eval --model smollm2-135m-instruct --suite questions.jsonl
   feilun eval --suite questions.jsonl --limit 100 --json
   feilun eval --model gemma3-270m --suite questions.jsonl --against smollm2-135m-instruct
+  feilun eval capability > capability.jsonl
   feilun eval list
   feilun eval show 3fa2 --item question-7")]
 pub(crate) struct Args {
@@ -89,12 +91,23 @@ Examples:
   feilun eval show 3fa2 --items
   feilun eval show 3fa2 --item question-7")]
     Show(show::ShowArgs),
+    /// Make a suite of seven skills in English and Chinese, from a seed
+    ///
+    /// Recall, paraphrase, abstraction, arithmetic, planning, changed conditions and false
+    /// premises: short questions with four choices, so chance is 25 %. The same seed makes the same
+    /// suite on every machine.
+    #[command(after_help = "\
+Examples:
+  feilun eval capability > capability.jsonl
+  feilun eval capability --seed 7 --per-skill 100 --language zh > chinese.jsonl")]
+    Capability(capability::CapabilityArgs),
 }
 
 pub(crate) fn run(args: Args, session: &Session) -> Outcome {
     match &args.action {
         Some(Action::List { json }) => show::list(session, *json),
         Some(Action::Show(args)) => show::show(session, args),
+        Some(Action::Capability(args)) => capability::run(args),
         None => evaluate(&args, session),
     }
 }
