@@ -154,7 +154,7 @@ pub(super) fn how_to_read(verdict: &Verdict, language: Language) -> [String; 3] 
     [
         language.pick(
             "Both models answered the same items. The dot is the difference that was seen, the \
-             bar is where the true difference lies; more to the right is better for the \
+             bar around it is where the true difference lies; more to the right is better for the \
              candidate. More items make the bar shorter."
                 .to_owned(),
             "两个模型回答了同样的题目。圆点是观察到的差距，横线是真实差距可能所在的范围；越靠右，\

@@ -9,6 +9,7 @@ mod show;
 
 use std::path::{Path, PathBuf};
 
+use feilun_eval::capability::CapabilityOptions;
 use feilun_eval::results::{Evaluation, Evaluations};
 use feilun_eval::suite::Suite;
 
@@ -35,6 +36,7 @@ use crate::output;
 Examples:
   feilun eval --model smollm2-135m-instruct --suite questions.jsonl
   feilun eval --suite questions.jsonl --limit 100 --json
+  feilun eval --suite capability
   feilun eval --model gemma3-270m --suite questions.jsonl --against smollm2-135m-instruct
   feilun eval capability > capability.jsonl
   feilun eval list
@@ -44,7 +46,7 @@ pub(crate) struct Args {
     action: Option<Action>,
     #[command(flatten)]
     engine: EngineArgs,
-    /// The suite: a file of JSON lines
+    /// The suite: a file of JSON lines; or `capability`, which `feilun eval capability` prints
     #[arg(long, value_name = "FILE", required = true)]
     suite: Option<PathBuf>,
     #[command(flatten)]
@@ -148,7 +150,11 @@ fn all_failed(evaluation: &Evaluation) -> Outcome {
     if answered { Ok(()) } else { Err(Failure::failed("no item has a result")) }
 }
 
+/// The name stands for the suite that is built in; a file of this name is `./capability`.
 fn open_suite(path: &Path) -> Outcome<Suite> {
+    if path == Path::new("capability") {
+        return capability::suite(&CapabilityOptions::default());
+    }
     let opened = Suite::open(path).map_err(|error| Failure::from(error).into_usage());
     opened.doing(|| format!("the suite {}", path.display()))
 }

@@ -41,7 +41,10 @@ pub(super) fn run(args: &CapabilityArgs) -> Outcome {
             .map(|pair| pair.1)
             .collect(),
     };
-    let suite = Suite::new(capability_header(&options), capability_suite(&options))
-        .map_err(Failure::from)?;
-    output::data(suite.to_lines().trim_end())
+    output::data(suite(&options)?.to_lines().trim_end())
+}
+
+/// The suite with these options.
+pub(super) fn suite(options: &CapabilityOptions) -> Outcome<Suite> {
+    Suite::new(capability_header(options), capability_suite(options)).map_err(Failure::from)
 }
