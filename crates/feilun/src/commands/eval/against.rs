@@ -115,6 +115,7 @@ pub(super) fn run(
     };
     let verdict = judge(args, target, guardrails, evaluate.how.seed)?;
     let cards = write_cards(evaluate.session, target, &verdict)?;
+    let reason = card(target, &verdict, Language::English).sentence();
     let missing: usize = compared.iter().map(|compared| compared.pairs.only_incumbent).sum();
     if as_json {
         let mut value =
@@ -137,20 +138,17 @@ pub(super) fn run(
         show::tell_problems(&compared.candidate);
         show::tell_problems(&compared.incumbent);
     }
-    answer(verdict.decision, missing)
+    answer(verdict.decision, &reason, missing)
 }
 
-/// Exit code 0 for a promotion, 3 for everything else.
-fn answer(decision: Decision, missing: usize) -> Outcome {
+/// Exit code 0 for a promotion, 3 for everything else, with the reason.
+fn answer(decision: Decision, reason: &str, missing: usize) -> Outcome {
     match decision {
         Decision::Promote if missing > 0 => Err(Failure::refused(format!(
-            "reject: the candidate has no result on {missing} items that the incumbent answered"
+            "the candidate has no result on {missing} items that the incumbent answered"
         ))),
         Decision::Promote => Ok(()),
-        Decision::Reject => Err(Failure::refused("reject")),
-        Decision::NotEnough { further_items } => Err(Failure::refused(format!(
-            "not enough evidence: about {further_items} further items would do"
-        ))),
+        Decision::Reject | Decision::NotEnough { .. } => Err(Failure::refused(reason)),
     }
 }
 
@@ -250,15 +248,16 @@ fn gate_json(
     guardrails: &[Compared],
     verdict: &Verdict,
     missing: usize,
-    card: &Path,
+    page: &Path,
 ) -> Outcome<Value> {
     let mut value = serde_json::to_value(verdict)?;
     let incumbents = std::iter::once(target).chain(guardrails);
     let ids: Vec<&str> = incumbents.map(|c| c.incumbent.manifest.id.as_str()).collect();
+    value["reason"] = card(target, verdict, Language::English).sentence().into();
     value["incumbent"] = target.incumbent.manifest.model.as_str().into();
     value["incumbent_evaluations"] = json!(ids);
     value["items_without_candidate"] = missing.into();
-    value["card"] = card.display().to_string().into();
+    value["card"] = page.display().to_string().into();
     Ok(value)
 }
 
