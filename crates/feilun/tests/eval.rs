@@ -213,7 +213,7 @@ fn the_gate_answers_with_its_exit_code_and_a_card() {
     // The other way round it is refused, and so is a model against itself.
     let (code, output) = against(&base, &model, &[]);
     assert_eq!(code, Some(3), "{}", said(&output));
-    assert!(said(&output).contains("refused: "), "{}", said(&output));
+    assert!(said(&output).contains("refused: reject: "), "{}", said(&output));
     let (code, output) = against(&base, &base, &[]);
     assert_eq!(code, Some(3), "{}", said(&output));
 }

@@ -148,7 +148,10 @@ fn answer(decision: Decision, reason: &str, missing: usize) -> Outcome {
             "the candidate has no result on {missing} items that the incumbent answered"
         ))),
         Decision::Promote => Ok(()),
-        Decision::Reject | Decision::NotEnough { .. } => Err(Failure::refused(reason)),
+        Decision::Reject => Err(Failure::refused(format!("reject: {reason}"))),
+        Decision::NotEnough { .. } => {
+            Err(Failure::refused(format!("not enough evidence: {reason}")))
+        }
     }
 }
 
