@@ -172,7 +172,7 @@ pub struct Difference {
 ///     .collect();
 /// let accuracy = interval(&items, &Mean, &Options::default())?;
 /// assert_eq!(format!("{:.2}", accuracy.estimate), "0.80");
-/// assert_eq!(format!("{:.3} to {:.3}", accuracy.low, accuracy.high), "0.669 to 0.889");
+/// assert_eq!(format!("{:.3} to {:.3}", accuracy.low, accuracy.high), "0.668 to 0.889");
 /// # Ok::<(), feilun_eval::stats::StatsError>(())
 /// ```
 pub fn interval(
