@@ -262,3 +262,22 @@ fn where_nothing_can_be_asked_the_command_fails() {
     assert!(said.contains("no item has a result"), "{said}");
     assert!(said.contains("long: ") && said.contains("exceed 64"), "{said}");
 }
+
+#[test]
+fn a_capability_suite_is_made_from_its_seed() {
+    let world = World::new();
+    let made = |more: &[&str]| {
+        let args = words(&[&["eval", "capability", "--per-skill", "2"], more].concat());
+        let output = world.command(&args).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let suite = made(&["--seed", "3"]);
+    assert_eq!(suite, made(&["--seed", "3"]));
+    assert_ne!(suite, made(&["--seed", "4"]));
+    let lines: Vec<Value> = suite.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 1 + 7 * 2 * 2);
+    assert_eq!(lines[0]["suite"], "capability-3");
+    assert_eq!(lines[1]["id"], "recall/en/1/000");
+    assert_eq!(made(&["--language", "zh"]).lines().count(), 1 + 7 * 2);
+}

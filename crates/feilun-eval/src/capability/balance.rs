@@ -54,7 +54,7 @@ pub(super) fn choose(
 
 /// Which kind an item is of; over the items each kind meets each level.
 pub(super) fn kind_of(index: usize, num_kinds: usize) -> usize {
-    (index + index / NUM_LEVELS) % num_kinds
+    (index % NUM_LEVELS + index / NUM_LEVELS) % num_kinds
 }
 
 /// By how much each trick is above chance, in twelfths, when an item is added.

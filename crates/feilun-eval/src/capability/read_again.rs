@@ -6,7 +6,7 @@ use regex::Regex;
 use super::*;
 
 fn of(skill: Skill, kind: usize) -> Vec<Question> {
-    let options = CapabilityOptions { seed: 11, per_skill: 40, ..CapabilityOptions::default() };
+    let options = CapabilityOptions { seed: 11, per_skill: 60, ..CapabilityOptions::default() };
     let mut questions = questions(&options);
     questions.retain(|question| {
         question.skill == skill && balance::kind_of(question.number, skill.kinds().len()) == kind

@@ -43,6 +43,12 @@ fn every_skill_has_its_items_and_none_twice() {
         for level in 0..NUM_LEVELS {
             assert_eq!(questions.iter().filter(|question| question.level == level).count(), 6);
         }
+        // Each kind at each level.
+        let num_kinds = group.0.kinds().len();
+        let both =
+            |question: &&Question| (question.level, balance::kind_of(question.number, num_kinds));
+        let pairs: HashSet<(usize, usize)> = questions.iter().map(both).collect();
+        assert_eq!(pairs.len(), NUM_LEVELS * num_kinds, "{group:?}");
     }
     let prompts: HashSet<&String> = questions.iter().map(|question| &question.prompt).collect();
     assert_eq!(prompts.len(), questions.len());
@@ -130,11 +136,7 @@ fn no_trick_beats_chance() {
 #[test]
 #[ignore = "prints the suite, to be read"]
 fn print_suite() {
-    for question in suite(0, 30) {
-        println!("--- {} {:?} level {}", question.skill.name(), question.language, question.level);
-        println!("{}", question.prompt);
-        for (index, choice) in question.choices.iter().enumerate() {
-            println!("  {} {choice}", if index == question.answer { '*' } else { ' ' });
-        }
-    }
+    let options = CapabilityOptions::default();
+    let suite = Suite::new(capability_header(&options), capability_suite(&options)).unwrap();
+    println!("{}", suite.to_lines());
 }
