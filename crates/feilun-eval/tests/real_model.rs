@@ -22,7 +22,8 @@ struct World {
     text: ModelText,
 }
 
-const WINDOW: usize = 96;
+/// Room for what a judge is asked, short enough that a page takes several windows.
+const WINDOW: usize = 192;
 
 fn world() -> World {
     let Some(folder) = std::env::var_os("FEILUN_TEST_MODELS") else {
@@ -50,7 +51,7 @@ fn world() -> World {
 }
 
 fn suite() -> Suite {
-    let long = "The tide comes in and the tide goes out, and nobody asks it why. ".repeat(12);
+    let long = "The tide comes in and the tide goes out, and nobody asks it why. ".repeat(30);
     let mut lines = String::from(
         r#"{"suite":"all","scorer":{"kind":"contains"},"max_tokens":8}
 {"id":"capital","prompt":"The capital of France is","reference":["Paris"],"skill":"recall"}
@@ -127,7 +128,7 @@ fn measured_is_what_the_model_says() {
     let num_unparsable = judge.metrics[names::UNPARSABLE][0];
     assert_eq!(num_unparsable > 0.0, !judge.metrics.contains_key(names::AGREEMENT));
     let problem = of(&found, "too-long").problem.as_deref().unwrap();
-    assert!(problem.contains("exceed 97"), "{problem}");
+    assert!(problem.contains("exceed 193"), "{problem}");
     assert!(of(&found, "too-long").metrics.is_empty());
 }
 
@@ -159,7 +160,7 @@ fn log_likelihoods_are_sums_over_the_right_tokens() {
     let Some(Answer::Choices { logprobs, .. }) = &of(&found, "begin").answer else { panic!() };
     close(sum(&[vec![bos], encode(" The")].concat(), 1), logprobs[0]);
 
-    let text = "The tide comes in and the tide goes out, and nobody asks it why. ".repeat(12);
+    let text = "The tide comes in and the tide goes out, and nobody asks it why. ".repeat(30);
     let tokens = encode(&text);
     assert!(tokens.len() > 2 * WINDOW, "{}", tokens.len());
     let mut expected = sum(&[&[bos], &tokens[..WINDOW]].concat(), 1);
