@@ -99,6 +99,7 @@ fn lines_that_are_no_items() {
     refused(&long, "line 1: `id` has 300 bytes, at most 256 are allowed");
     let huge = format!("{GOOD}\n{{\"id\":\"b\",\"text\":\"{}\"}}", "x".repeat(LINE_BYTES_MAX));
     refused(&huge, "line 2 has ");
+    refused(r#"{"id":"a\u001b[2J","text":"t"}"#, "line 1: `id` has a control character");
     // A second header is no item.
     refused("{\"suite\":\"s\"}\n{\"suite\":\"s\"}", "line 2: unknown field `suite`");
     refused("{\"suite\":\"s\",\"sewer\":1}", "line 1: unknown field `sewer`");

@@ -47,6 +47,8 @@ pub enum ItemProblem {
     Empty { field: &'static str },
     #[error("`{field}` has {found} bytes, at most {max} are allowed")]
     TooLong { field: &'static str, found: usize, max: usize },
+    #[error("`{field}` has a control character")]
+    Control { field: &'static str },
     #[error(
         "no task: expected one of `reference`, `choices`, `text`, `chosen` and `rejected`, `first` \
          and `second`"

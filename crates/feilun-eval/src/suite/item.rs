@@ -173,6 +173,10 @@ pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), ItemProb
     if name.len() > NAME_BYTES_MAX {
         return Err(ItemProblem::TooLong { field, found: name.len(), max: NAME_BYTES_MAX });
     }
+    // Names stand in tables on terminals, which such characters may take over.
+    if name.chars().any(char::is_control) {
+        return Err(ItemProblem::Control { field });
+    }
     Ok(())
 }
 
