@@ -5,7 +5,7 @@ use feilun_eval::capability::{
 };
 use feilun_eval::suite::Suite;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::output;
 
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,6 @@ pub(super) fn run(args: &CapabilityArgs) -> Outcome {
             .map(|pair| pair.1)
             .collect(),
     };
-    let suite = Suite::new(capability_header(&options), capability_suite(&options))
-        .map_err(Failure::from)?;
+    let suite = Suite::new(capability_header(&options), capability_suite(&options))?;
     output::data(suite.to_lines().trim_end())
 }
