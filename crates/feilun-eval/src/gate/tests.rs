@@ -116,7 +116,7 @@ fn the_same_answers_are_no_evidence_of_anything_but_of_no_harm() {
         let verdict = ask(&graded(60, 0.05), &[same]);
         assert_eq!(verdict.guardrails[0].outcome, Outcome::Held, "{verdict:?}");
         // A handful of equal answers proves little.
-        let verdict = ask(&graded(60, 0.05), &[&same[..4]]);
+        let verdict = ask(&graded(60, 0.05), &[&same[196..]]);
         assert!(matches!(verdict.decision, Decision::NotEnough { .. }), "{verdict:?}");
     }
 }

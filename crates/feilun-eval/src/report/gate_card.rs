@@ -4,7 +4,7 @@ use maud::{Markup, PreEscaped, html};
 
 use crate::gate::{Decision, Finding, Outcome, Verdict};
 
-use super::numbers::{count, percent};
+use super::numbers::{count, p_value};
 use super::plot::Picture;
 use super::{Language, ReportError, gate_words, markdown, page};
 
@@ -38,6 +38,13 @@ impl GateCard<'_> {
                 let [name, cells @ ..] = self.cells(finding)?;
                 let name = markdown::escape(&name);
                 text.push_str(&format!("| {name} | {} |\n", cells.join(" | ")));
+            }
+            for finding in findings {
+                let name = markdown::escape(&finding.name);
+                let sentence = gate_words::finding_sentence(finding, self.language);
+                text.push_str(&format!("\n{name}: {sentence}\n\n"));
+                let drawn = with_picture(finding, self.language, |picture| picture.text());
+                text.push_str(&format!("```text\n{drawn}\n```\n"));
             }
             text.push('\n');
             Ok(())
@@ -92,17 +99,7 @@ impl GateCard<'_> {
     }
 
     fn figure(&self, finding: &Finding) -> Result<Markup, ReportError> {
-        let factor = finding.unit.factor();
-        let [zero, mark] = gate_words::marks(finding, self.language);
-        let marks = [(0.0, zero), (factor * finding.mark, mark)];
-        let picture = Picture {
-            name: &finding.name,
-            estimate: factor * finding.gain,
-            low: factor * finding.low,
-            high: factor * finding.high,
-            marks: &marks,
-            scale: None,
-        };
+        let svg = with_picture(finding, self.language, |picture| picture.svg())?;
         let interval = interval(finding);
         let alternative = format!("{}: {}, {interval}", finding.name, gain(finding));
         Ok(html! {
@@ -112,7 +109,7 @@ impl GateCard<'_> {
                     (gain(finding)) " (" (interval) ")" br;
                     (gate_words::finding_sentence(finding, self.language))
                 }
-                div role="img" aria-label=(alternative) { (PreEscaped(picture.svg()?)) }
+                div role="img" aria-label=(alternative) { (PreEscaped(svg)) }
             }
         })
     }
@@ -128,7 +125,7 @@ impl GateCard<'_> {
                 pick("interval", "区间"),
                 pick("mark", "标记"),
                 pick("items", "题数"),
-                pick("chance alone", "纯属偶然的概率"),
+                pick("p-value", "p 值"),
                 pick("result", "结论"),
             ],
             candidate: pick("Candidate", "候选模型"),
@@ -155,10 +152,28 @@ impl GateCard<'_> {
             interval(finding),
             unit.difference(finding.mark),
             count(finding.num_items as u64),
-            percent(finding.p_value),
+            p_value(finding.p_value),
             gate_words::outcome(finding.outcome, self.language).to_owned(),
         ])
     }
+}
+
+/// Draws a finding in the numbers that are shown.
+fn with_picture<T>(
+    finding: &Finding,
+    language: Language,
+    draw: impl FnOnce(&Picture<'_>) -> T,
+) -> T {
+    let factor = finding.unit.factor();
+    let [zero, mark] = gate_words::marks(finding, language);
+    draw(&Picture {
+        name: &finding.name,
+        estimate: factor * finding.gain,
+        low: factor * finding.low,
+        high: factor * finding.high,
+        marks: &[(0.0, zero), (factor * finding.mark, mark)],
+        scale: None,
+    })
 }
 
 /// What stands on both forms of the card.

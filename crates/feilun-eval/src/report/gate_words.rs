@@ -77,11 +77,11 @@ pub(super) fn verdict(
             let further = count(further_items);
             language.pick(
                 format!(
-                    "These items cannot tell: {open} is undecided. About {further} further items \
-                     of the same kind would do."
+                    "These items cannot tell. Undecided: {open}. About {further} further items of \
+                     the same kind would do."
                 ),
                 format!(
-                    "现有题目不足以下结论：{open} 尚无定论。再增加约 {further} 道同类题目即可。"
+                    "现有题目不足以下结论。尚无定论：{open}。再增加约 {further} 道同类题目即可。"
                 ),
             )
         }
@@ -118,8 +118,10 @@ pub(super) fn finding_sentence(finding: &Finding, language: Language) -> String 
         Outcome::Open { further_items } => {
             let further = count(further_items);
             language.pick(
-                format!("Undecided: the bar lies across the marks. About {further} further items."),
-                format!("未定：横线跨过了标记。还需约 {further} 道题。"),
+                format!(
+                    "Undecided: the bar is not clear of the marks. About {further} further items."
+                ),
+                format!("未定：横线还压着标记线。还需约 {further} 道题。"),
             )
         }
     }
@@ -154,7 +156,7 @@ pub(super) fn how_to_read(verdict: &Verdict, language: Language) -> [String; 3] 
     [
         language.pick(
             "Both models answered the same items. The dot is the difference that was seen, the \
-             bar is where the true difference lies; more to the right is better for the \
+             bar around it is where the true difference lies; more to the right is better for the \
              candidate. More items make the bar shorter."
                 .to_owned(),
             "两个模型回答了同样的题目。圆点是观察到的差距，横线是真实差距可能所在的范围；越靠右，\

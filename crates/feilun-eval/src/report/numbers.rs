@@ -65,6 +65,11 @@ pub(super) fn percent(share: f64) -> String {
     format!("{shown:.digits$} %")
 }
 
+/// A p-value: never so small that it reads as impossible.
+pub(super) fn p_value(p: f64) -> String {
+    if p < 0.0001 { "< 0.01 %".to_owned() } else { percent(p) }
+}
+
 /// A count with thin spaces between thousands, as both languages can read it.
 pub(super) fn count(count: u64) -> String {
     let digits = count.to_string();
@@ -97,6 +102,8 @@ mod tests {
         assert_eq!(percent(0.025), "2.5 %");
         assert_eq!(percent(0.0004), "0.04 %");
         assert_eq!(percent(0.95), "95 %");
+        assert_eq!(p_value(1e-9), "< 0.01 %");
+        assert_eq!(p_value(0.119), "11.9 %");
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(count(999), "999");
     }

@@ -38,6 +38,30 @@ impl Picture<'_> {
         Ok(text)
     }
 
+    /// The same in characters, for Markdown: `[` and `]` are the ends of the interval, `o` is the
+    /// estimate, `|` are the marks, with their words below.
+    pub(super) fn text(&self) -> String {
+        const COLUMNS: usize = 65;
+        let (low, high) = self.range();
+        let column = |place: f64| {
+            let part = ((place - low) / (high - low)).clamp(0.0, 1.0);
+            (part * (COLUMNS - 1) as f64).round() as usize
+        };
+        let mut cells = ['-'; COLUMNS];
+        cells[column(self.low)..=column(self.high)].fill('=');
+        for &(place, _) in self.marks {
+            cells[column(place)] = '|';
+        }
+        cells[column(self.low)] = '[';
+        cells[column(self.high)] = ']';
+        cells[column(self.estimate)] = 'o';
+        let mut text: String = cells.iter().collect();
+        for &(place, word) in self.marks {
+            text.push_str(&format!("\n{:width$}^ {word}", "", width = column(place)));
+        }
+        text
+    }
+
     /// From the smallest to the largest thing to be seen, with some room.
     fn range(&self) -> (f64, f64) {
         if let Some(scale) = self.scale {
@@ -65,7 +89,7 @@ impl Picture<'_> {
             .disable_y_mesh()
             .disable_y_axis()
             .x_labels(9)
-            .light_line_style(WHITE)
+            .max_light_lines(0)
             .bold_line_style(RGBColor(225, 225, 225))
             .label_style(("sans-serif", 14))
             .draw()?;

@@ -9,6 +9,9 @@
 //! Statistics 9, 1981; Hall, "Theoretical comparison of bootstrap confidence intervals", Annals of
 //! Statistics 16, 1988: its error in coverage is of a higher order than that of the percentile
 //! bootstrap, which is too narrow with twenty items, and it follows skewed scores.)
+//!
+//! With G clusters, SE is √(G / (G − 1)) times the jackknife's, but not SE*. That is not theory
+//! but measurement: without it, intervals of 20 clusters cover about half a point too little.
 
 use super::clusters::{Clusters, add};
 use super::random::Random;
@@ -18,7 +21,7 @@ const PURPOSE: u64 = 1;
 
 /// A resample's variance is taken to be at least this share of the sample's. Where most items
 /// tie, a resample can consist of ties alone; t* would be infinite, and so would the interval.
-const LEAST_VARIANCE: f64 = 0.25;
+const LEAST_VARIANCE: f64 = 0.1;
 
 /// The estimate, its standard error, and t* of all resamples in rising order.
 pub(super) struct Studentized {
@@ -32,8 +35,9 @@ impl Studentized {
         let num = clusters.len();
         let mut without = vec![0.0; clusters.total.len()];
         let mut copies = vec![1_u32; num];
-        let standard_error = clusters.standard_error(&clusters.total, &copies, &mut without);
-        let least = LEAST_VARIANCE.sqrt() * standard_error;
+        let jackknife = clusters.standard_error(&clusters.total, &copies, &mut without);
+        let standard_error = jackknife * (num as f64 / (num as f64 - 1.0)).sqrt();
+        let least = LEAST_VARIANCE.sqrt() * jackknife;
         let mut random = Random::new(seed, PURPOSE);
         let mut total = vec![0.0; clusters.total.len()];
         let mut draws: Vec<f64> = (0..num_resamples)

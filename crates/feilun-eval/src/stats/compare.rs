@@ -172,7 +172,7 @@ pub struct Difference {
 ///     .collect();
 /// let accuracy = interval(&items, &Mean, &Options::default())?;
 /// assert_eq!(format!("{:.2}", accuracy.estimate), "0.80");
-/// assert_eq!(format!("{:.3} to {:.3}", accuracy.low, accuracy.high), "0.669 to 0.889");
+/// assert_eq!(format!("{:.3} to {:.3}", accuracy.low, accuracy.high), "0.668 to 0.889");
 /// # Ok::<(), feilun_eval::stats::StatsError>(())
 /// ```
 pub fn interval(
@@ -197,6 +197,7 @@ pub fn interval(
         let bootstrap = studentized(&clusters, options)?;
         (bootstrap.bound(tail), bootstrap.bound(1.0 - tail), Method::Bootstrap)
     };
+    check_ends(low, high)?;
     Ok(Interval {
         estimate: clusters.estimate,
         low,
@@ -251,6 +252,7 @@ pub fn paired_difference(
             method: Method::Bootstrap,
         }
     };
+    check_ends(ends.low, ends.high)?;
     let swapped = swap_test(&clusters, options.seed, options.affordable(&clusters));
     let (candidate, incumbent) = clusters.total.split_at(aggregate.width());
     Ok(Difference {
@@ -278,6 +280,14 @@ struct Ends {
     p_greater: f64,
     p_less: f64,
     method: Method,
+}
+
+/// Numbers near the largest that there are overflow when they are squared.
+fn check_ends(low: f64, high: f64) -> Result<(), StatsError> {
+    match [low, high].into_iter().find(|end| !end.is_finite()) {
+        Some(found) => Err(StatsError::Metric { found }),
+        None => Ok(()),
+    }
 }
 
 /// Whether an item of a mean has the value 0 or 1 and the weight 1.

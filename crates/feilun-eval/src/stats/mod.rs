@@ -24,6 +24,8 @@ mod power;
 mod proportion;
 mod random;
 mod swap;
+#[cfg(test)]
+mod tests;
 
 pub use aggregate::{Aggregate, Mean};
 pub use compare::{

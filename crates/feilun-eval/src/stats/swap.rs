@@ -31,7 +31,7 @@ pub(super) fn swap_test(clusters: &Clusters<'_>, seed: u64, num_swaps: usize) ->
         .collect();
     // Equal differences may differ in their last digits, for they are sums in another order.
     let tolerance = 1e-9 * clusters.estimate.abs();
-    let mut counts = Counts { at_least: 0, at_most: 0, all: 0 };
+    let mut counts = Counts { below: 0, above: 0, all: 0 };
     let mut total = clusters.total.clone();
     let mut try_swap = |is_swapped: &mut dyn FnMut(usize) -> bool| {
         total.copy_from_slice(&clusters.total);
@@ -46,9 +46,9 @@ pub(super) fn swap_test(clusters: &Clusters<'_>, seed: u64, num_swaps: usize) ->
         }
         let difference = clusters.statistic.value(&total);
         counts.all += 1;
-        // A swap without a metric counts against both claims.
-        counts.at_least += usize::from(!(difference < clusters.estimate - tolerance));
-        counts.at_most += usize::from(!(difference > clusters.estimate + tolerance));
+        // A swap without a metric is neither, and so counts against both claims.
+        counts.below += usize::from(difference < clusters.estimate - tolerance);
+        counts.above += usize::from(difference > clusters.estimate + tolerance);
     };
     if differing.len() <= MAX_EXHAUSTIVE {
         for swaps in 0..1_u32 << differing.len() {
@@ -62,12 +62,14 @@ pub(super) fn swap_test(clusters: &Clusters<'_>, seed: u64, num_swaps: usize) ->
             try_swap(&mut |_| random.uniform() < 0.5);
         }
     }
-    let share = |count: usize| count as f64 / counts.all as f64;
-    Swapped { p_greater: share(counts.at_least), p_less: share(counts.at_most) }
+    let share_of_others = |count: usize| (counts.all - count) as f64 / counts.all as f64;
+    let (p_greater, p_less) = (share_of_others(counts.below), share_of_others(counts.above));
+    Swapped { p_greater, p_less }
 }
 
+/// Differences after swapping, compared with the one that was seen.
 struct Counts {
-    at_least: usize,
-    at_most: usize,
+    below: usize,
+    above: usize,
     all: usize,
 }

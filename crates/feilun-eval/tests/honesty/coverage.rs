@@ -85,80 +85,90 @@ fn rivals(num: u64, mut sums: impl FnMut(u64) -> (f64, Sums<'static>)) -> [Tally
     tallies
 }
 
-/// How many evaluations the deep table simulates per row.
-fn num_deep(num_items: usize) -> u64 {
-    if num_items >= 200 { 2_000 } else { 10_000 }
+/// A row of the table for each scenario.
+fn print_table(num_items: usize, num: u64) {
+    println!("| scenario | items | covered (truth below, above), % | width | no interval |");
+    println!("|---|---|---|---|---|");
+    let print = |kind: &str, name: &str, tally: Tally| {
+        println!("| {kind}, {name} | {num_items} | {} | {} |", tally.row(), tally.none);
+    };
+    for scenario in SINGLES {
+        print("one model", scenario.name, one(scenario, num_items, num, 999));
+    }
+    for scenario in PAIRS {
+        print("difference", scenario.name, two(scenario, num_items, num, 999));
+    }
 }
 
 #[test]
-#[ignore = "prints the table of the lab book; minutes"]
-fn table_of_coverage() {
-    println!("| scenario | items | ours: covered, truth below, above (%) | width |");
-    println!("|---|---|---|---|");
-    for num_items in [20, 50, 200] {
-        let num = num_deep(num_items);
-        for scenario in SINGLES {
-            let tally = one(scenario, num_items, num, 999);
-            println!(
-                "| one model, {} | {num_items} | {} | {}",
-                scenario.name,
-                tally.row(),
-                tally.none
-            );
-        }
-        for scenario in PAIRS {
-            let tally = two(scenario, num_items, num, 999);
-            println!(
-                "| difference, {} | {num_items} | {} | {}",
-                scenario.name,
-                tally.row(),
-                tally.none
-            );
-        }
-    }
+#[ignore = "prints a table of the lab book; a minute"]
+fn table_of_coverage_with_20_items() {
+    print_table(20, 10_000);
+}
+
+#[test]
+#[ignore = "prints a table of the lab book; minutes"]
+fn table_of_coverage_with_50_items() {
+    print_table(50, 4_000);
+}
+
+#[test]
+#[ignore = "prints a table of the lab book; minutes"]
+fn table_of_coverage_with_200_items() {
+    print_table(200, 1_000);
 }
 
 #[test]
 #[ignore = "prints the table of the lab book; minutes"]
 fn table_of_rivals() {
-    let print = |name: &str, num_items: usize, tallies: [Tally; 3]| {
-        for (rival, tally) in ["jackknife t", "BCa", "percentile"].iter().zip(tallies) {
-            println!("| {name} | {num_items} | {rival} | {} |", tally.row());
-        }
+    const NUM_ITEMS: usize = 20;
+    println!("| scenario, 20 items | jackknife t | BCa | percentile |");
+    println!("|---|---|---|---|");
+    let print = |kind: &str, name: &str, tallies: [Tally; 3]| {
+        let [jackknife, bca, percentile] = tallies.map(|tally| tally.row().replace(" | ", "; "));
+        println!("| {kind}, {name} | {jackknife} | {bca} | {percentile} |");
     };
-    for num_items in [20, 50] {
-        for scenario in SINGLES {
-            let tallies = rivals(2_000, |seed| {
-                let items = (scenario.draw)(&mut Draws::new(1_000_000 + seed), num_items);
-                (scenario.truth, Sums::of_one(&items, scenario.aggregate))
-            });
-            print(scenario.name, num_items, tallies);
-        }
-        for scenario in PAIRS {
-            let tallies = rivals(2_000, |seed| {
-                let items = (scenario.draw)(&mut Draws::new(2_000_000 + seed), num_items);
-                (scenario.truth, Sums::of_two(&items, scenario.aggregate))
-            });
-            print(scenario.name, num_items, tallies);
-        }
+    for scenario in SINGLES {
+        let tallies = rivals(2_000, |seed| {
+            let items = (scenario.draw)(&mut Draws::new(1_000_000 + seed), NUM_ITEMS);
+            (scenario.truth, Sums::of_one(&items, scenario.aggregate))
+        });
+        print("one model", scenario.name, tallies);
+    }
+    for scenario in PAIRS {
+        let tallies = rivals(2_000, |seed| {
+            let items = (scenario.draw)(&mut Draws::new(2_000_000 + seed), NUM_ITEMS);
+            (scenario.truth, Sums::of_two(&items, scenario.aggregate))
+        });
+        print("difference", scenario.name, tallies);
     }
 }
 
 #[test]
 fn intervals_contain_the_truth() {
-    // What each may be wrong by, in points: very skewed scores and few clusters are hard.
-    let few = |name: &str| match name {
-        "very skewed: log-normal" => (0.90, 0.97),
-        _ => (0.93, 0.975),
+    // Answers that are right or wrong are whole numbers, and cover more than they promise with
+    // few of them; nothing that is known covers very skewed scores fully.
+    let bounds = |name: &str| match name {
+        "very skewed: log-normal" => (0.91, 0.95),
+        name if name.starts_with("right") => (0.945, 1.0),
+        _ => (0.94, 0.98),
+    };
+    let mut together = Tally::default();
+    let mut judge = |name: &str, tally: Tally| {
+        let (low, high) = bounds(name);
+        check_rate(name, tally.hits, tally.num, low, high);
+        assert_eq!(tally.none, 0, "{name}");
+        if low == 0.94 {
+            together.num += tally.num;
+            together.hits += tally.hits;
+        }
     };
     for scenario in SINGLES {
-        let (low, high) = few(scenario.name);
-        let tally = one(scenario, 20, 600, 499);
-        check_rate(scenario.name, tally.hits, tally.num, low, high);
+        judge(scenario.name, one(scenario, 20, 600, 499));
     }
     for scenario in PAIRS {
-        let (low, high) = few(scenario.name);
-        let tally = two(scenario, 20, 600, 499);
-        check_rate(scenario.name, tally.hits, tally.num, low, high);
+        judge(scenario.name, two(scenario, 20, 600, 499));
     }
+    // All together are many enough to tell: the percentile bootstrap and BCa cover 91 % of these.
+    check_rate("the bootstrap", together.hits, together.num, 0.945, 0.96);
 }

@@ -9,6 +9,9 @@
 //! cargo test --release -p feilun-eval --test honesty -- --ignored --nocapture --test-threads 1
 //! ```
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "tables are printed")]
+
 mod coverage;
 mod draws;
 mod gates;

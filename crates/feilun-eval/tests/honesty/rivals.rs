@@ -4,10 +4,13 @@ use feilun_eval::stats::{Aggregate, PairedItem, ScoredItem};
 
 use crate::draws::Draws;
 
+/// A function of sums.
+type Metric<'a> = Box<dyn Fn(&[f64]) -> f64 + 'a>;
+
 /// Sums by cluster with a function of their total.
 pub(crate) struct Sums<'a> {
     rows: Vec<Vec<f64>>,
-    metric: Box<dyn Fn(&[f64]) -> f64 + 'a>,
+    metric: Metric<'a>,
 }
 
 impl<'a> Sums<'a> {
