@@ -73,7 +73,7 @@ fn story(language: Language, level: usize, draws: &mut Draws) -> Option<Draft> {
     let mut sentences = Vec::new();
     let each = draws.between(3, if level == 4 { 15 } else { 9 });
     let (boxes, rest) = (before / each, before % each);
-    if level >= 2 && boxes >= 2 && boxes <= 20 {
+    if level >= 2 && (2..=20).contains(&boxes) {
         sentences.push(language.say(
             format!("{name} has {boxes} boxes with {each} {thing}s each and {rest} single ones."),
             format!("{name}有{boxes}个盒子，每个盒子里有{each}个{thing}，另外还有{rest}个。"),

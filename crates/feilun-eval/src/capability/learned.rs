@@ -15,6 +15,8 @@ use super::*;
 
 /// A kind of question.
 type Group = (Skill, usize);
+/// Which choice is right, and the features of each.
+type Example = (usize, Vec<Vec<f64>>);
 
 fn group(question: &Question) -> Group {
     (question.skill, balance::kind_of(question.number, question.skill.kinds().len()))
@@ -93,12 +95,12 @@ fn check_tricks(training: &[Question], test: &[Question]) {
     let dot = |weights: &[f64], values: &[f64]| -> f64 {
         weights.iter().zip(values).map(|(weight, value)| weight * value).sum()
     };
-    let mut groups: HashMap<Group, Vec<(usize, Vec<Vec<f64>>)>> = HashMap::new();
+    let mut groups: HashMap<Group, Vec<Example>> = HashMap::new();
     for question in training {
         let of_choices = (0..NUM_CHOICES).map(|choice| features(question, choice)).collect();
         groups.entry(group(question)).or_default().push((question.answer, of_choices));
     }
-    let learn = |examples: Vec<(usize, Vec<Vec<f64>>)>| {
+    let learn = |examples: Vec<Example>| {
         let mut weights = vec![0.0; tricks::NUM_TRICKS];
         for _ in 0..150 {
             let mut gradient = vec![0.0; tricks::NUM_TRICKS];

@@ -75,7 +75,7 @@ fn sum(language: Language, level: usize, draws: &mut Draws) -> Matter {
 fn capital(language: Language, draws: &mut Draws) -> Matter {
     let chosen = draws.sample(CAPITALS, NUM_CHOICES);
     let (country, _) = draws.pick(&chosen);
-    let holds = |city| CAPITALS.iter().any(|&pair| pair == (country, city));
+    let holds = |city| CAPITALS.contains(&(country, city));
     let answers = chosen.iter().map(|&(_, city)| (language.word(city).to_owned(), holds(city)));
     let name = language.word(country);
     Matter::new(String::new(), answers, move |answer| {

@@ -28,6 +28,7 @@ pub(super) const NUM_TRICKS: usize = 2 * FEATURES.len();
 pub(super) const FULL_CREDIT: i64 = 12;
 
 /// Names the tricks, for messages.
+#[cfg(test)]
 pub(super) fn name(trick: usize) -> String {
     format!("{} {}", ["largest", "smallest"][trick % 2], FEATURES[trick / 2].0)
 }

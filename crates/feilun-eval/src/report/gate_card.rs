@@ -130,7 +130,7 @@ impl GateCard<'_> {
                 pick("interval", "区间"),
                 pick("mark", "标记"),
                 pick("items", "题数"),
-                pick("chance alone", "纯属偶然的概率"),
+                pick("p-value", "p 值"),
                 pick("result", "结论"),
             ],
             candidate: pick("Candidate", "候选模型"),

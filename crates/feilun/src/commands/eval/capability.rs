@@ -5,7 +5,7 @@ use feilun_eval::capability::{
 };
 use feilun_eval::suite::Suite;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::output;
 
 #[derive(Debug, clap::Args)]
@@ -46,5 +46,5 @@ pub(super) fn run(args: &CapabilityArgs) -> Outcome {
 
 /// The suite with these options.
 pub(super) fn suite(options: &CapabilityOptions) -> Outcome<Suite> {
-    Suite::new(capability_header(options), capability_suite(options)).map_err(Failure::from)
+    Ok(Suite::new(capability_header(options), capability_suite(options))?)
 }
