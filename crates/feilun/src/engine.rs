@@ -178,7 +178,6 @@ impl OpenModel {
             max_rows: plan.rows,
             max_logit_rows: plan.logit_rows,
             num_blocks: plan.positions.div_ceil(KV_BLOCK_TOKENS),
-            ..SessionOptions::new(self.files.config())
         };
         Ok(ModelSession::new(model, pool, options)?)
     }
