@@ -67,10 +67,18 @@ def templates() -> None:
     template_goldens.make()
 
 
+def translations() -> None:
+    """sacrebleu's chrF and BLEU of generated pairs -> feilun-eval"""
+    import translations
+
+    translations.make()
+
+
 PARTS = {
     part.__name__: part
     for part in [
         dequant, optimizers, models, fixtures, gradients, curves, preferences, tokenizers, templates,
+        translations,
     ]
 }
 
@@ -84,12 +92,20 @@ def main() -> None:
     real = commands.add_parser("templates-real", help="render other models' templates, to compare")
     real.add_argument("folder", help="a folder of .jinja files, such as llama.cpp's models/templates")
     real.add_argument("out", help="the file to write, outside the tree")
+    many = commands.add_parser("translations-many", help="more pairs, some very long, to compare")
+    many.add_argument("count", type=int, help="how many")
+    many.add_argument("out", help="the file to write, outside the tree")
     arguments = parser.parse_args()
 
     if arguments.part == "templates-real":
         import template_goldens
 
         template_goldens.make_real(arguments.folder, arguments.out)
+        return
+    if arguments.part == "translations-many":
+        import translations
+
+        translations.make_many(arguments.count, arguments.out)
         return
     for name, part in PARTS.items():
         if arguments.part in (name, "all"):

@@ -12,6 +12,7 @@ MODEL_GOLDENS = ROOT / "crates/feilun-model/tests/goldens"
 MODEL_FIXTURES = ROOT / "crates/feilun-model/tests/fixtures"
 GRADIENTS = ROOT / "crates/feilun-model/tests/goldens/gradients"
 TRAIN_GOLDENS = ROOT / "crates/feilun-train/tests/goldens"
+EVAL_GOLDENS = ROOT / "crates/feilun-eval/tests/goldens"
 TEXT_GOLDENS = ROOT / "crates/feilun-text/tests/goldens"
 
 #: Golden name -> file name in the folder that FEILUN_TEST_MODELS names.

@@ -57,6 +57,9 @@ pub struct Request {
     pub weight: u32,
     /// Report the log-probabilities of the prompt's tokens, with so many alternatives.
     pub prompt_logprobs: Option<usize>,
+    /// The index of the first token of the prompt whose log-probability is wanted; what comes
+    /// before it may be found in the prefix cache. 0 and 1 mean all that there are.
+    pub prompt_logprobs_from: usize,
     /// Report the prompt's embedding: the mean of the final hidden states of its tokens, scaled
     /// to length 1. With `max_tokens` 0 that is all.
     pub embedding: bool,
@@ -89,6 +92,7 @@ impl Request {
             namespace: Namespace::default(),
             weight: 1,
             prompt_logprobs: None,
+            prompt_logprobs_from: 0,
             embedding: false,
         }
     }

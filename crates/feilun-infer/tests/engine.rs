@@ -17,7 +17,7 @@ use feilun_infer::event::{
 use feilun_infer::kv::prefix::Namespace;
 use feilun_infer::request::{Request, SubmitError};
 use feilun_infer::sampling::{Sampler, SamplingParams, TokenHistory, TokenLogprobs};
-use feilun_model::BatchMode;
+use feilun_model::{BatchMode, KV_BLOCK_TOKENS};
 
 fn seeded(prompt: Vec<u32>, max_tokens: usize, seed: u64) -> Request {
     let sampling = SamplingParams { seed, ..SamplingParams::default() };
@@ -145,6 +145,42 @@ fn logprobs_come_from_the_raw_logits() {
         check_logprobs(&tokens, token.logprobs.as_ref().unwrap(), token.token, 2);
         tokens.push(token.token);
     }
+}
+
+/// The choices of a question: only they are scored, and their prompt is computed once.
+#[test]
+fn prompts_that_are_scored_from_a_token_on_share_what_comes_before() {
+    let prompt = bytes(&"a question that fills some blocks ".repeat(3));
+    let mut engine = engine(64, 64, EngineConfig::default());
+    for (index, choice) in ["yes", "no, never"].into_iter().enumerate() {
+        let tokens = [prompt.clone(), bytes(choice)].concat();
+        let request = Request { prompt_logprobs: Some(0), ..Request::new(tokens.clone(), 0) };
+        let all = run(request.clone()).prompt_logprobs;
+        let from = prompt.len();
+        let request = Request { prompt_logprobs_from: from, ..request };
+        let (mut found, mut finish) = (Vec::new(), None);
+        engine.submit(request).unwrap();
+        while !engine.is_idle() {
+            for event in engine.step() {
+                match event.kind {
+                    EventKind::PromptLogprobs { start, logprobs } => {
+                        assert_eq!(start, from + found.len());
+                        found.extend(logprobs);
+                    }
+                    EventKind::Finished(found) => finish = Some(found),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(found, all[from - 1..]);
+        let cached = finish.unwrap().usage.cached_prompt;
+        assert_eq!(cached >= from - KV_BLOCK_TOKENS, index > 0, "{cached} of {from}");
+    }
+    // No token is that far: nothing is scored, and nothing breaks.
+    let request =
+        Request { prompt_logprobs: Some(0), prompt_logprobs_from: 9, ..endless(bytes("ab"), 3) };
+    let found = run(request);
+    assert_eq!((found.prompt_logprobs.len(), found.tokens.len()), (0, 3));
 }
 
 fn check_logprobs(prefix: &[u32], found: &TokenLogprobs, token: u32, num_top: usize) {

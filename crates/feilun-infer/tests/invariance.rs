@@ -77,8 +77,8 @@ fn request() -> impl Strategy<Value = Request> {
         });
     let stops = prop::collection::vec("[a-c]{1,2}", 0..2);
     let switches = any::<[bool; 4]>();
-    (prompt(), 0usize..40, sampling, stops, switches, 0u8..3).prop_map(
-        |(prompt, max_tokens, sampling, stops, switches, namespace)| {
+    (prompt(), 0usize..40, sampling, stops, switches, (0u8..3, 0usize..60)).prop_map(
+        |(prompt, max_tokens, sampling, stops, switches, (namespace, from))| {
             let [endless, exact, scored, embedding] = switches;
             Request {
                 sampling,
@@ -88,6 +88,7 @@ fn request() -> impl Strategy<Value = Request> {
                 weight: u32::from(namespace) + 1,
                 mode: if exact { BatchMode::Exact } else { BatchMode::Fast },
                 prompt_logprobs: scored.then_some(1),
+                prompt_logprobs_from: from,
                 embedding,
                 ..Request::new(prompt, max_tokens)
             }

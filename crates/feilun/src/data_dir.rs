@@ -6,6 +6,7 @@
 //! DATA/models/.partial/NAME/       a pull on its way, resumable
 //! DATA/models/.partial/NAME.lock   held by the pull that works on it
 //! DATA/runs/NAME/                  a training run: configuration, metrics, checkpoints, result
+//! DATA/evaluations/ID/             what a model made of a suite: see `feilun_eval::results`
 //! DATA/tokens/DIGEST.tokens      texts as tokens, for pretraining; may be removed, is made anew
 //! DATA/feilun.db                   turns, feedback, keys, aliases (`feilun-store`)
 //! DATA/blobs/                      uploaded files
@@ -58,6 +59,10 @@ impl DataDir {
 
     pub(crate) fn tokens(&self) -> PathBuf {
         self.0.join("tokens")
+    }
+
+    pub(crate) fn evaluations(&self) -> PathBuf {
+        self.0.join("evaluations")
     }
 
     pub(crate) fn runs(&self) -> PathBuf {

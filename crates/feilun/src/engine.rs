@@ -1,6 +1,6 @@
 //! From a model's files to an engine that generates: tokenizer, weights, KV cache, threads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -53,17 +53,40 @@ impl EngineArgs {
         self.threads.map_or_else(|| machine::threads(&session.environment), |n| Ok(n.into()))
     }
 
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact
+    }
+
     pub(crate) fn mode(&self) -> BatchMode {
         if self.exact { BatchMode::Exact } else { BatchMode::Fast }
     }
 
+    /// How quantized weights are multiplied, in a word.
+    pub(crate) fn numerics_name(&self) -> &'static str {
+        match self.numerics {
+            NumericsArg::Native => "native",
+            NumericsArg::F32 => "f32",
+        }
+    }
+
     pub(crate) fn open(&self, session: &Session) -> Outcome<OpenModel> {
-        let mut model = OpenModel::open(resolve::find(session, self.model.as_deref())?)?;
-        if let Some(folder) = &self.adapter {
+        self.open_as(session, self.model.as_deref(), self.adapter.as_deref())
+    }
+
+    /// Another model, perhaps with another adapter, to be computed in the same way.
+    pub(crate) fn open_as(
+        &self,
+        session: &Session,
+        model: Option<&str>,
+        adapter: Option<&Path>,
+    ) -> Outcome<OpenModel> {
+        let mut model = OpenModel::open(resolve::find(session, model)?)?;
+        if let Some(folder) = adapter {
             let adapter = Adapter::open(folder, model.files.config())
                 .doing(|| format!("the adapter for {}", model.found.label))?;
             let digest = AdapterDigest(*adapter.digest.as_bytes());
             model.adapter = Some(LoadedAdapter { digest, weights: Arc::new(adapter) });
+            model.adapter_path = Some(folder.to_owned());
         }
         Ok(model)
     }
@@ -96,13 +119,16 @@ pub(crate) struct OpenModel {
     text: ModelText,
     /// What every request asks for.
     pub(crate) adapter: Option<LoadedAdapter>,
+    /// Where that came from.
+    pub(crate) adapter_path: Option<PathBuf>,
 }
 
 impl OpenModel {
     pub(crate) fn open(found: FoundModel) -> Outcome<OpenModel> {
         let files = ModelFiles::open(&found.path)?;
         let text = ModelText::open(&files).doing(|| format!("the tokenizer of {}", found.label))?;
-        Ok(OpenModel { found, files, tokenizer: Arc::clone(&text.tokenizer), text, adapter: None })
+        let tokenizer = Arc::clone(&text.tokenizer);
+        Ok(OpenModel { found, files, tokenizer, text, adapter: None, adapter_path: None })
     }
 
     /// The longest sequence that the model was made for.
@@ -113,6 +139,11 @@ impl OpenModel {
     /// The tokens of a text on its own: see [`ModelText::encode`].
     pub(crate) fn encode(&self, text: &str) -> Outcome<Vec<u32>> {
         Ok(self.text.encode(text)?)
+    }
+
+    /// The text side of the model.
+    pub(crate) fn text(&self) -> &ModelText {
+        &self.text
     }
 
     /// The model's chat format, or `None` where its files have no template.

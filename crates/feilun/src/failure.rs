@@ -67,6 +67,11 @@ impl Failure {
         Failure { kind: Kind::Interrupted, ..Failure::failed(message) }
     }
 
+    /// The same as a mistake of the command line or of a file that it names.
+    pub(crate) fn into_usage(self) -> Failure {
+        Failure { kind: Kind::Usage, ..self }
+    }
+
     /// Adds a line that says what to do about it.
     pub(crate) fn hint(mut self, hint: impl Display) -> Failure {
         self.hints.push(hint.to_string());

@@ -91,6 +91,8 @@ fn help_of_every_command() {
         &["chat", "--help"],
         &["complete", "--help"],
         &["score", "--help"],
+        &["eval", "--help"],
+        &["eval", "show", "--help"],
         &["tune", "--help"],
         &["pretrain", "--help"],
         &["bench", "infer", "--help"],

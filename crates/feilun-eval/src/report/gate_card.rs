@@ -22,6 +22,11 @@ pub struct GateCard<'a> {
 }
 
 impl GateCard<'_> {
+    /// What was decided and why, in a sentence or two.
+    pub fn sentence(&self) -> String {
+        gate_words::verdict(self.verdict, self.language, &str::to_owned)
+    }
+
     /// As Markdown.
     pub fn markdown(&self) -> Result<String, ReportError> {
         let Words { columns, candidate, incumbent, target, guardrails, reading } = self.words();
@@ -69,7 +74,7 @@ impl GateCard<'_> {
             Decision::NotEnough { .. } => "verdict open",
         };
         // maud escapes; nothing else may.
-        let sentence = gate_words::verdict(self.verdict, self.language, &str::to_owned);
+        let sentence = self.sentence();
         let findings = || std::iter::once(&self.verdict.target).chain(&self.verdict.guardrails);
         let rows = findings().map(|finding| self.cells(finding)).collect::<Result<Vec<_>, _>>()?;
         let body = html! {
@@ -125,7 +130,7 @@ impl GateCard<'_> {
                 pick("interval", "区间"),
                 pick("mark", "标记"),
                 pick("items", "题数"),
-                pick("chance alone", "纯属偶然的概率"),
+                pick("p-value", "p 值"),
                 pick("result", "结论"),
             ],
             candidate: pick("Candidate", "候选模型"),

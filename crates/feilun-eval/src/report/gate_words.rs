@@ -77,11 +77,11 @@ pub(super) fn verdict(
             let further = count(further_items);
             language.pick(
                 format!(
-                    "These items cannot tell: {open} is undecided. About {further} further items \
-                     of the same kind would do."
+                    "These items cannot tell. Undecided: {open}. About {further} further items of \
+                     the same kind would do."
                 ),
                 format!(
-                    "现有题目不足以下结论：{open} 尚无定论。再增加约 {further} 道同类题目即可。"
+                    "现有题目不足以下结论。尚无定论：{open}。再增加约 {further} 道同类题目即可。"
                 ),
             )
         }
@@ -118,8 +118,10 @@ pub(super) fn finding_sentence(finding: &Finding, language: Language) -> String 
         Outcome::Open { further_items } => {
             let further = count(further_items);
             language.pick(
-                format!("Undecided: the bar lies across the marks. About {further} further items."),
-                format!("未定：横线跨过了标记。还需约 {further} 道题。"),
+                format!(
+                    "Undecided: the bar is not clear of the marks. About {further} further items."
+                ),
+                format!("未定：横线还压着标记线。还需约 {further} 道题。"),
             )
         }
     }

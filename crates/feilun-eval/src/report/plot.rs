@@ -89,7 +89,7 @@ impl Picture<'_> {
             .disable_y_mesh()
             .disable_y_axis()
             .x_labels(9)
-            .light_line_style(WHITE)
+            .max_light_lines(0)
             .bold_line_style(RGBColor(225, 225, 225))
             .label_style(("sans-serif", 14))
             .draw()?;

@@ -146,19 +146,29 @@ fn table_of_rivals() {
 
 #[test]
 fn intervals_contain_the_truth() {
-    // What each may be wrong by, in points: very skewed scores and few clusters are hard.
-    let few = |name: &str| match name {
-        "very skewed: log-normal" => (0.90, 0.97),
-        _ => (0.93, 0.975),
+    // Answers that are right or wrong are whole numbers, and cover more than they promise with
+    // few of them; nothing that is known covers very skewed scores fully.
+    let bounds = |name: &str| match name {
+        "very skewed: log-normal" => (0.91, 0.95),
+        name if name.starts_with("right") => (0.945, 1.0),
+        _ => (0.94, 0.98),
+    };
+    let mut together = Tally::default();
+    let mut judge = |name: &str, tally: Tally| {
+        let (low, high) = bounds(name);
+        check_rate(name, tally.hits, tally.num, low, high);
+        assert_eq!(tally.none, 0, "{name}");
+        if low == 0.94 {
+            together.num += tally.num;
+            together.hits += tally.hits;
+        }
     };
     for scenario in SINGLES {
-        let (low, high) = few(scenario.name);
-        let tally = one(scenario, 20, 600, 499);
-        check_rate(scenario.name, tally.hits, tally.num, low, high);
+        judge(scenario.name, one(scenario, 20, 600, 499));
     }
     for scenario in PAIRS {
-        let (low, high) = few(scenario.name);
-        let tally = two(scenario, 20, 600, 499);
-        check_rate(scenario.name, tally.hits, tally.num, low, high);
+        judge(scenario.name, two(scenario, 20, 600, 499));
     }
+    // All together are many enough to tell: the percentile bootstrap and BCa cover 91 % of these.
+    check_rate("the bootstrap", together.hits, together.num, 0.945, 0.96);
 }

@@ -27,7 +27,8 @@ pub(super) struct Sequence {
     pub(super) computed: usize,
     pub(super) table: BlockTable,
     pub(super) history: TokenHistory,
-    /// Rows of the prompt whose log-probabilities have been reported; row i is about token i + 1.
+    /// Rows of the prompt whose log-probabilities have been reported, or are not wanted; row i is
+    /// about token i + 1.
     pub(super) num_scored: usize,
     /// Where the request asks for an embedding, until it has got it.
     pub(super) pooling: Option<MeanPooling>,
@@ -60,7 +61,7 @@ impl Sequence {
             computed: 0,
             table: BlockTable::new(request.prefix_key()),
             history: TokenHistory::new(&request.prompt, &request.sampling),
-            num_scored: 0,
+            num_scored: request.prompt_logprobs_from.clamp(1, request.prompt.len()) - 1,
             pooling: request.embedding.then(MeanPooling::default),
             rank: 0,
             matcher: request.constraint.as_ref().map(|constraint| constraint.start()),

@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod complete;
 mod doctor;
+mod eval;
 mod export;
 mod forget;
 mod keys;
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Chat(chat::Args),
     Complete(complete::Args),
     Score(score::Args),
+    Eval(eval::Args),
     Tune(tune::Args),
     Pretrain(pretrain::Args),
     Pull(pull::Args),
@@ -83,6 +85,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Outcome {
         Command::Chat(args) => chat::run(args, session),
         Command::Complete(args) => complete::run(&args, session),
         Command::Score(args) => score::run(&args, session),
+        Command::Eval(args) => eval::run(args, session),
         Command::Tune(args) => tune::run(&args, session),
         Command::Pretrain(args) => pretrain::run(&args, session),
         Command::Pull(args) => pull::run(&args, session),
