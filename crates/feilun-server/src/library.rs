@@ -128,9 +128,8 @@ impl Server {
             return Err(ApiError::new(ErrorKind::Unavailable, "the server is stopping"));
         }
         let (server, wanted) = (Arc::clone(self), name.to_owned());
-        let model = self
-            .prepare(move || server.backend.load(&wanted, evict_idle).map_err(refused))
-            .await?;
+        let model =
+            self.prepare(move || server.backend.load(&wanted, evict_idle).map_err(refused)).await?;
         let facts = model.facts();
         if digest.is_some_and(|digest| digest != facts.digest) {
             tracing::error!(name, found = %facts.digest, "a model is not what was recorded of it");

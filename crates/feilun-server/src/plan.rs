@@ -15,8 +15,8 @@ use crate::backend::ModelFacts;
 use crate::endpoints::turn_headers::TurnHeaders;
 use crate::error::{ApiError, ErrorKind};
 use crate::generation::capture::TurnContext;
-use crate::security::callers::Caller;
 use crate::library::FoundModel;
+use crate::security::callers::Caller;
 use crate::server::Server;
 
 /// What a context is made of.

@@ -111,7 +111,11 @@ impl RoomBackend {
     ) -> Result<Arc<RoomModel>, LoadRefusal> {
         let model = match &item.what {
             Stored::Model { path } => {
-                let source = ModelSource { digest: item.digest.map(to_room), evict_idle, ..ModelSource::new(path) };
+                let source = ModelSource {
+                    digest: item.digest.map(to_room),
+                    evict_idle,
+                    ..ModelSource::new(path)
+                };
                 let resident = self.room.load(&source).map_err(refused)?;
                 self.model(item, resident, None)?
             }

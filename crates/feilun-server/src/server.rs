@@ -307,9 +307,7 @@ impl From<StoreError> for ApiError {
             }
             StoreError::AliasMoved { .. }
             | StoreError::ModelBlocked { .. }
-            | StoreError::RunStatus { .. } => {
-                ApiError::new(ErrorKind::Conflict, error.to_string())
-            }
+            | StoreError::RunStatus { .. } => ApiError::new(ErrorKind::Conflict, error.to_string()),
             _ => ApiError::internal(&error),
         }
     }

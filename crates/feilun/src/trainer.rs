@@ -75,9 +75,9 @@ impl TuneTrainer {
     /// Where the base is now.
     fn base(&self, order: &TrainingOrder) -> Option<PathBuf> {
         let items = self.shelf.items();
-        let by_digest = items.iter().find(|item| {
-            order.base_digest.is_some() && item.digest == order.base_digest
-        });
+        let by_digest = items
+            .iter()
+            .find(|item| order.base_digest.is_some() && item.digest == order.base_digest);
         let item = items.iter().find(|item| item.name == order.base).or(by_digest)?;
         match &item.what {
             Stored::Model { path } => Some(path.clone()),
@@ -201,8 +201,7 @@ impl TuneProcess {
         let told = |error: &dyn std::error::Error| format!("the trainer's result: {error}");
         let report: Report = serde_json::from_slice(&report).map_err(|error| told(&error))?;
         let base = ModelFiles::open(&self.base).map_err(|error| told(&error))?;
-        let adapter =
-            Adapter::open(&report.path, base.config()).map_err(|error| told(&error))?;
+        let adapter = Adapter::open(&report.path, base.config()).map_err(|error| told(&error))?;
         let base_digest = base.digest().map_err(|error| told(&error))?;
         Ok(Trained {
             digest: feilun_store::digest::ModelDigest::from_bytes(*adapter.digest.as_bytes()),

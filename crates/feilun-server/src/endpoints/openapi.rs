@@ -108,9 +108,7 @@ fn in_query(schema: crate::routes::BodySchema) -> Vec<Value> {
         .into_generator();
     let schema = schema(&mut generator).to_value();
     let Some(properties) = schema["properties"].as_object() else { return Vec::new() };
-    let parameter = |(name, schema): (&String, &Value)| {
-        json!({"name": name, "in": "query", "required": false, "schema": without_null(schema)})
-    };
+    let parameter = |(name, schema): (&String, &Value)| json!({"name": name, "in": "query", "required": false, "schema": without_null(schema)});
     properties.iter().map(parameter).collect()
 }
 

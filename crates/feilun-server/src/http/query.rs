@@ -31,9 +31,11 @@ impl<T: WireQuery, S: Sync> FromRequestParts<S> for Query<T> {
 fn parse<T: WireQuery>(text: &str) -> Result<T, ApiError> {
     let mut map = Map::new();
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-        let literal = || serde_json::from_str(&value).ok().filter(|value: &Value| {
-            value.is_number() || value.is_boolean()
-        });
+        let literal = || {
+            serde_json::from_str(&value)
+                .ok()
+                .filter(|value: &Value| value.is_number() || value.is_boolean())
+        };
         let value = match T::LITERALS.contains(&&*name) {
             true => literal().unwrap_or_else(|| Value::from(&*value)),
             false => Value::from(&*value),

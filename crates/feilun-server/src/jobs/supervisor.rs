@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use feilun_store::StoreError;
 use feilun_store::id::RunId;
 use feilun_store::models::{ModelKind, NewModel};
 use feilun_store::runs::{Run, RunChange, RunStatus};
-use feilun_store::StoreError;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -79,9 +79,8 @@ impl Supervision<'_> {
         };
         if detail.progress.futile_starts >= FUTILE_STARTS_MAX {
             let reason = job.error.clone().unwrap_or_default();
-            let message = format!(
-                "it broke off {FUTILE_STARTS_MAX} times without getting further: {reason}"
-            );
+            let message =
+                format!("it broke off {FUTILE_STARTS_MAX} times without getting further: {reason}");
             return self.fail(&message).await;
         }
         detail.progress.futile_starts += 1;
@@ -233,7 +232,12 @@ impl Supervision<'_> {
     }
 
     /// The last change of a job and the last event. If it was cancelled meanwhile, so it stays.
-    async fn finish(&self, change: RunChange, level: &str, message: &str) -> Result<(), StoreError> {
+    async fn finish(
+        &self,
+        change: RunChange,
+        level: &str,
+        message: &str,
+    ) -> Result<(), StoreError> {
         match self.server.store.change_run(self.id, change).await {
             Err(StoreError::RunStatus { .. }) => Ok(()),
             Err(error) => Err(error),

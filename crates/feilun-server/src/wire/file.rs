@@ -38,14 +38,8 @@ pub(crate) struct UploadForm {
     /// Examples, one JSON object a line.
     #[schemars(with = "String", extend("format" = "binary"))]
     pub(crate) file: String,
-    pub(crate) purpose: Purpose,
-}
-
-/// What files are for.
-#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
-pub(crate) enum Purpose {
-    #[serde(rename = "fine-tune")]
-    FineTune,
+    #[schemars(extend("enum" = ["fine-tune"]))]
+    pub(crate) purpose: String,
 }
 
 /// A file.

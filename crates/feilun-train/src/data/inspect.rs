@@ -76,7 +76,8 @@ fn next_example(
 mod tests {
     use super::*;
 
-    const CHAT: &str = r#"{"messages":[{"role":"user","content":"2+2?"},{"role":"assistant","content":"4"}]}"#;
+    const CHAT: &str =
+        r#"{"messages":[{"role":"user","content":"2+2?"},{"role":"assistant","content":"4"}]}"#;
     const PAIR: &str = r#"{"prompt":"p","chosen":"c","rejected":"r"}"#;
 
     fn found(text: &str, shape: Option<Shape>) -> Result<Inspection, String> {

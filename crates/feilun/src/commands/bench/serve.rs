@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use feilun_server::{Parts, ServerConfig};
 use feilun_server::stub::{StubBackend, StubOptions};
+use feilun_server::{Parts, ServerConfig};
 use feilun_store::{Store, StoreOptions, StoreUrl};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

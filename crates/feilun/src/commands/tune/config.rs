@@ -80,11 +80,7 @@ pub(super) fn read_options(args: &Args) -> ReadOptions {
 }
 
 /// `model_context` is the longest sequence that the model was made for.
-pub(super) fn plan_options(
-    args: &Args,
-    model_context: usize,
-    batch_tokens: usize,
-) -> PlanOptions {
+pub(super) fn plan_options(args: &Args, model_context: usize, batch_tokens: usize) -> PlanOptions {
     let context = match args.context {
         Some(context) => context as usize,
         None => model_context.min(MAX_DEFAULT_CONTEXT),
