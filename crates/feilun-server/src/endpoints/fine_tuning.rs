@@ -224,12 +224,12 @@ fn detail(
     let beta = match &request.method {
         Some(Method::Dpo { dpo: Some(dpo) }) => {
             let beta = dpo.hyperparameters.and_then(|parameters| parameters.beta);
-            beta.and_then(|beta| beta.value()).map(|beta| f64::from(beta.get()))
+            beta.and_then(|beta| beta.value()).map(|beta| beta.wide())
         }
         _ => None,
     };
     let multiplier = learning_rate_multiplier.and_then(|multiplier| multiplier.value());
-    let rate_multiplier = multiplier.map_or(1.0, |multiplier| f64::from(multiplier.get()));
+    let rate_multiplier = multiplier.map_or(1.0, |multiplier| multiplier.wide());
     for (name, value) in [("learning_rate_multiplier", Some(rate_multiplier)), ("beta", beta)] {
         if value.is_some_and(|value| value <= 0.0) {
             let message = format!("{name}: expected more than 0");

@@ -90,6 +90,7 @@ pub(crate) fn run(args: Args, session: &Session) -> Outcome {
     };
     let found: Vec<FoundModel> =
         names.into_iter().map(|name| resolve::find(session, name)).collect::<Outcome<_>>()?;
+    refuse_same_names(&found)?;
     let (runtime, store) = args.store.open(session)?;
     let shelf = || DataShelf::new(session.data.clone(), &found);
     let backend = Arc::new(open_room(&args, session, shelf())?);
@@ -180,6 +181,20 @@ fn memory_bytes(gibibytes: Option<f64>) -> Outcome<usize> {
         (None, None) => 4.0 * GIB,
     };
     Ok(bytes as usize)
+}
+
+/// Two files of one name cannot be told apart by callers.
+fn refuse_same_names(found: &[FoundModel]) -> Outcome {
+    for (index, model) in found.iter().enumerate() {
+        let name = shelf::served_name(model);
+        let is_other =
+            |other: &&FoundModel| shelf::served_name(other) == name && other.path != model.path;
+        if let Some(other) = found[..index].iter().find(is_other) {
+            let (one, two) = (&other.label, &model.label);
+            return Err(Failure::usage(format!("{one} and {two} would both be called `{name}`")));
+        }
+    }
+    Ok(())
 }
 
 /// Loads a model and records it, so that aliases can point to it.
