@@ -6,7 +6,8 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Answer, Plan, TestServer, chat};
+use common::fake_trainer::Plan;
+use common::{Answer, TestServer, chat};
 use feilun_server::Parts;
 use feilun_server::stub::StubOptions;
 use feilun_store::id::RunId;

@@ -238,7 +238,7 @@ fn detail(
     }
     let seed = match request.seed {
         Some(seed) => seed.size() as u64,
-        None => u64::from(id.as_bytes()[15]) << 8 | u64::from(id.as_bytes()[14]),
+        None => u64::from(u16::from_be_bytes([id.as_bytes()[14], id.as_bytes()[15]])),
     };
     let positive = |number: i64| u64::try_from(number).unwrap_or(1);
     let epochs = n_epochs.and_then(|epochs| epochs.value());

@@ -30,8 +30,9 @@ pub(crate) struct TestServer {
     _folder: tempfile::TempDir,
 }
 
-mod fake_trainer;
-pub(crate) use fake_trainer::{FakeTrainer, Plan};
+pub(crate) mod fake_trainer;
+
+use fake_trainer::FakeTrainer;
 
 #[derive(Debug)]
 pub(crate) struct Answer {
