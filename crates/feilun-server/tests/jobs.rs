@@ -93,6 +93,7 @@ fn forms_that_are_none() {
         config.limits.files_max = 2;
     });
     let purpose = ("purpose", "fine-tune");
+    let (large, long) = ("{".repeat(100_001), "x".repeat(2000));
     for (fields, status, code) in [
         (vec![purpose], 400, "invalid_value"),
         (vec![("file", LINES)], 400, "invalid_value"),
@@ -100,8 +101,8 @@ fn forms_that_are_none() {
         (vec![purpose, ("file", LINES), ("file", LINES)], 400, "invalid_value"),
         (vec![purpose, ("file", LINES), ("expires", "1")], 400, "unknown_parameter"),
         (vec![purpose, ("file", "{}\nnothing\n")], 400, "invalid_value"),
-        (vec![purpose, ("file", &"{".repeat(100_001))], 413, "body_too_large"),
-        (vec![("purpose", &"x".repeat(2000)), ("file", LINES)], 413, "body_too_large"),
+        (vec![purpose, ("file", large.as_str())], 413, "body_too_large"),
+        (vec![("purpose", long.as_str()), ("file", LINES)], 413, "body_too_large"),
     ] {
         let answer = server.form(&[], &fields);
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{}", answer.text);

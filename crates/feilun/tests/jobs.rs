@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn start(world: &World) -> Up {
     let base = world.text("runs/base/model");
     let args = ["up", "--listen", "127.0.0.1:0", "--threads", "1", "--memory", "2", "--model"];
-    Up::start(world.command(&words(&[&args[..], &[&base]].concat())))
+    Up::start(world.command(&words(&[&args[..], &[base.as_str()][..]].concat())))
 }
 
 #[track_caller]

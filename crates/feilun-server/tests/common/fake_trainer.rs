@@ -80,7 +80,7 @@ impl Training for FakeTraining {
         if std::mem::replace(&mut self.told, true) {
             return Vec::new();
         }
-        let step = |step| News::Step { step, loss: 1.0 / step as f64, learning_rate: 0.1 };
+        let step = |step: u64| News::Step { step, loss: 1.0 / step as f64, learning_rate: 0.1 };
         let start = News::Started { step: 0, num_steps: 3 };
         vec![start, step(1), step(2), step(3), News::Evaluation { step: 3, loss: 0.5 }]
     }
