@@ -10,6 +10,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod background;
 pub mod backward;
 pub mod bench;
 pub mod block;

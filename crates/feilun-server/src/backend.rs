@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use feilun_infer::{ConstraintCompiler, EventKind, Request, SubmitError};
+use feilun_store::aliases::AliasTarget;
 use feilun_store::digest::ModelDigest;
 use feilun_text::{ChatFormat, Tokenizer};
 
@@ -35,8 +36,71 @@ pub trait Backend: Send + Sync {
         }
     }
 
+    /// Everything that can be asked, in memory or not. It may read folders, so it is not for
+    /// threads that serve connections.
+    fn known(&self) -> Vec<KnownModel>;
+
+    /// Brings a model into memory, or finds it there. It takes as long as that takes; with
+    /// `evict_idle` what nobody uses makes room for it.
+    ///
+    /// # Errors
+    /// If nobody knows the name, memory is short, or its files cannot be used.
+    fn load(&self, name: &str, evict_idle: bool) -> Result<Arc<dyn ServedModel>, LoadRefusal>;
+
+    /// Takes a model out of memory, and what stands on it. Requests that it has taken end on it.
+    ///
+    /// # Errors
+    /// If it is not in memory.
+    fn unload(&self, name: &str) -> Result<(), LoadRefusal>;
+
     /// What the engines are doing. Never waits for a step.
     fn status(&self) -> Status;
+}
+
+/// A model that can be asked: if it is not in memory, it is loaded when somebody does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownModel {
+    /// What callers name.
+    pub name: String,
+    /// Digest of its content, where it is known without reading all of it.
+    pub digest: Option<ModelDigest>,
+    /// The model that an adapter is an adapter of.
+    pub base: Option<ModelDigest>,
+    /// When it was installed, or made.
+    pub created: SystemTime,
+}
+
+/// Why a model was not loaded, or not unloaded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadRefusal {
+    /// Nobody knows it.
+    #[error("there is no model `{name}`")]
+    NoSuchModel {
+        /// What was asked for.
+        name: String,
+    },
+    /// It is not in memory.
+    #[error("the model `{name}` is not loaded")]
+    NotLoaded {
+        /// What was asked for.
+        name: String,
+    },
+    /// The budget does not allow it.
+    #[error("memory is short: {needed} bytes are needed, {used} of {max} are in use")]
+    Memory {
+        /// Bytes that it would take.
+        needed: usize,
+        /// Bytes in use.
+        used: usize,
+        /// The budget.
+        max: usize,
+    },
+    /// Its files, or whatever else stands in the way. It may name paths: not for callers.
+    #[error("{reason}")]
+    Failed {
+        /// What is known of it.
+        reason: String,
+    },
 }
 
 /// Shorter beginnings of a digest are more likely a slip than a name.
@@ -61,8 +125,12 @@ pub struct ModelFacts {
     pub name: String,
     /// Digest of its content.
     pub digest: ModelDigest,
-    /// When it was installed.
+    /// The model that an adapter is an adapter of; none for a model that stands for itself.
+    pub base: Option<ModelDigest>,
+    /// When it was installed, or made.
     pub created: SystemTime,
+    /// What it takes on the disk.
+    pub size_bytes: u64,
     /// Most tokens of a prompt and its answer.
     pub context_length: usize,
     /// Between text and tokens.
@@ -71,6 +139,16 @@ pub struct ModelFacts {
     pub chat_format: Arc<ChatFormat>,
     /// From schemas to masks.
     pub constraints: Arc<ConstraintCompiler>,
+}
+
+impl ModelFacts {
+    /// What computes, and the adapter over it, if there is one.
+    pub fn target(&self) -> AliasTarget {
+        match self.base {
+            Some(base) => AliasTarget { model: base, adapter: Some(self.digest) },
+            None => AliasTarget { model: self.digest, adapter: None },
+        }
+    }
 }
 
 impl fmt::Debug for ModelFacts {

@@ -58,6 +58,21 @@ pub struct Limits {
     pub connections_max: usize,
     /// Most requests whose bodies are read and prepared at once; more wait.
     pub preparing_max: usize,
+    /// Largest file that is uploaded.
+    pub file_bytes_max: u64,
+    /// Most files of one user or key.
+    pub files_max: usize,
+    /// Most bytes of all files of one user or key.
+    pub files_bytes_max: u64,
+    /// Most uploads at once; more are refused.
+    pub uploads_max: usize,
+    /// Until an upload must be there, however large it is. While it comes, no part of it may
+    /// take longer than `body_timeout`.
+    pub upload_timeout: Duration,
+    /// Most fine-tuning jobs that wait; more are refused.
+    pub jobs_waiting_max: usize,
+    /// How long a training process may take to save its state when it is asked to end.
+    pub training_patience: Duration,
     /// Until the head of a request must be there, and until a TLS handshake must be done.
     pub head_timeout: Duration,
     /// Until the body must be there.
@@ -82,6 +97,13 @@ impl Default for Limits {
             head_bytes_max: 16 << 10,
             connections_max: 2048,
             preparing_max: 64,
+            file_bytes_max: 512 << 20,
+            files_max: 1000,
+            files_bytes_max: 8 << 30,
+            uploads_max: 4,
+            upload_timeout: Duration::from_secs(3600),
+            jobs_waiting_max: 32,
+            training_patience: Duration::from_secs(20),
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),

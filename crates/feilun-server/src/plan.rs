@@ -15,8 +15,9 @@ use crate::backend::ModelFacts;
 use crate::endpoints::turn_headers::TurnHeaders;
 use crate::error::{ApiError, ErrorKind};
 use crate::generation::capture::TurnContext;
+use crate::library::FoundModel;
 use crate::security::callers::Caller;
-use crate::server::{FoundModel, Server};
+use crate::server::Server;
 
 /// What a context is made of.
 pub(crate) struct ContextParts<'a> {
@@ -49,7 +50,7 @@ pub(crate) fn context(parts: ContextParts<'_>) -> Result<TurnContext, ApiError> 
         conversation: parts.headers.conversation,
         parent: parts.headers.parent,
         api: parts.api,
-        model: facts.digest,
+        model: facts.target(),
         alias: parts.found.alias.clone(),
         template,
         requests: parts.requests,

@@ -10,15 +10,17 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, any, get, post, put};
+use axum::routing::{MethodRouter, any, delete, get, post, put};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::endpoints::{
-    aliases, chat, completions, embeddings, events, feedback, health, models, openapi,
+    aliases, chat, completions, embeddings, events, feedback, files, fine_tuning, health,
+    job_events, models, openapi,
 };
 use crate::error::{ApiError, ErrorKind};
 use crate::http::guard::{self, Guard};
+use crate::http::query::WireQuery;
 use crate::security::callers::Access;
 use crate::server::Server;
 use crate::wire;
@@ -35,9 +37,14 @@ pub(crate) struct Route {
     pub(crate) access: Access,
     /// The body of a request, and the fields of it that have no effect.
     pub(crate) request: Option<(BodySchema, &'static [&'static str])>,
-    /// The status of success and its body; without one the body is text.
+    /// The media type of that body.
+    pub(crate) request_type: &'static str,
+    /// The parameters in the URL.
+    pub(crate) query: Option<BodySchema>,
+    /// The status of success and its body; without a shape it is text of the media type.
     pub(crate) status: u16,
     pub(crate) response: Option<BodySchema>,
+    pub(crate) response_type: &'static str,
     /// The answer may be a stream of events instead, of this shape.
     pub(crate) event: Option<BodySchema>,
     handler: MethodRouter<Arc<Server>>,
@@ -57,8 +64,11 @@ impl Route {
             summary,
             access,
             request: None,
+            request_type: "application/json",
+            query: None,
             status: 200,
             response: None,
+            response_type: "application/openmetrics-text",
             event: None,
             handler,
         }
@@ -68,8 +78,22 @@ impl Route {
         Route { request: Some((schema_of::<T>, T::IGNORED)), ..self }
     }
 
+    /// A form instead of JSON.
+    fn takes_form<T: JsonSchema>(self) -> Route {
+        let request = Some((schema_of::<T> as BodySchema, [].as_slice()));
+        Route { request, request_type: "multipart/form-data", ..self }
+    }
+
+    fn asks<T: WireQuery>(self) -> Route {
+        Route { query: Some(schema_of::<T>), ..self }
+    }
+
     fn gives<T: JsonSchema>(self, status: u16) -> Route {
         Route { status, response: Some(schema_of::<T>), ..self }
+    }
+
+    fn gives_type(self, response_type: &'static str) -> Route {
+        Route { response_type, ..self }
     }
 
     fn streams<T: JsonSchema>(self) -> Route {
@@ -83,9 +107,16 @@ fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 
 /// The list.
 pub(crate) fn routes() -> Vec<Route> {
-    use wire::{
-        alias, chat as chat_wire, chat_answer, completion, embedding, feedback as said, model,
-    };
+    let mut routes = answering();
+    routes.extend(library());
+    routes.extend(training());
+    routes.extend(operations());
+    routes
+}
+
+/// What answers, and what is said of answers.
+fn answering() -> Vec<Route> {
+    use wire::{chat as chat_wire, chat_answer, completion, embedding, feedback as said};
     vec![
         Route::new(
             "post",
@@ -116,10 +147,6 @@ pub(crate) fn routes() -> Vec<Route> {
         )
         .takes::<embedding::EmbeddingRequest>()
         .gives::<embedding::EmbeddingAnswer>(200),
-        Route::new("get", "/v1/models", Access::Read, "List models", get(models::list))
-            .gives::<model::ModelList>(200),
-        Route::new("get", "/v1/models/{model}", Access::Read, "Show a model", get(models::show))
-            .gives::<model::Model>(200),
         Route::new(
             "post",
             "/v1/feedback",
@@ -138,11 +165,109 @@ pub(crate) fn routes() -> Vec<Route> {
         )
         .takes::<said::EventRequest>()
         .gives::<said::Recorded>(201),
+    ]
+}
+
+/// Models and their names.
+fn library() -> Vec<Route> {
+    use wire::{alias, model};
+    vec![
+        Route::new("get", "/v1/models", Access::Read, "List models", get(models::list))
+            .gives::<model::ModelList>(200),
+        Route::new("get", "/v1/models/{model}", Access::Read, "Show a model", get(models::show))
+            .gives::<model::Model>(200),
+        Route::new(
+            "post",
+            "/v1/models/{model}/load",
+            Access::Administer,
+            "Bring a model into memory",
+            post(models::load),
+        )
+        .asks::<model::LoadQuery>()
+        .gives::<model::Model>(200),
+        Route::new(
+            "post",
+            "/v1/models/{model}/unload",
+            Access::Administer,
+            "Take a model out of memory",
+            post(models::unload),
+        )
+        .gives::<model::Model>(200),
         Route::new("get", "/v1/aliases", Access::Read, "List aliases", get(aliases::list))
             .gives::<alias::AliasList>(200),
         Route::new("put", "/v1/aliases", Access::Administer, "Move an alias", put(aliases::put))
             .takes::<alias::AliasRequest>()
             .gives::<alias::Alias>(200),
+    ]
+}
+
+/// Files of examples, and jobs that learn from them.
+fn training() -> Vec<Route> {
+    use wire::{file, job};
+    const JOBS: &str = "/v1/fine_tuning/jobs";
+    vec![
+        Route::new("post", "/v1/files", Access::Train, "Upload a file", post(files::create))
+            .takes_form::<file::UploadForm>()
+            .gives::<file::FileObject>(200),
+        Route::new("get", "/v1/files", Access::Train, "List files", get(files::list))
+            .asks::<file::FilesQuery>()
+            .gives::<file::FileList>(200),
+        Route::new("get", "/v1/files/{file}", Access::Train, "Show a file", get(files::show))
+            .gives::<file::FileObject>(200),
+        Route::new(
+            "delete",
+            "/v1/files/{file}",
+            Access::Train,
+            "Delete a file",
+            delete(files::delete),
+        )
+        .gives::<file::Deleted>(200),
+        Route::new(
+            "get",
+            "/v1/files/{file}/content",
+            Access::Train,
+            "Get a file's bytes",
+            get(files::content),
+        )
+        .gives_type("application/octet-stream"),
+        Route::new("post", JOBS, Access::Train, "Fine-tune a model", post(fine_tuning::create))
+            .takes::<job::JobRequest>()
+            .gives::<job::Job>(200),
+        Route::new("get", JOBS, Access::Train, "List jobs", get(fine_tuning::list))
+            .asks::<job::JobsQuery>()
+            .gives::<job::JobList>(200),
+        Route::new(
+            "get",
+            "/v1/fine_tuning/jobs/{job}",
+            Access::Train,
+            "Show a job",
+            get(fine_tuning::show),
+        )
+        .gives::<job::Job>(200),
+        Route::new(
+            "post",
+            "/v1/fine_tuning/jobs/{job}/cancel",
+            Access::Train,
+            "Cancel a job",
+            post(fine_tuning::cancel),
+        )
+        .gives::<job::Job>(200),
+        Route::new(
+            "get",
+            "/v1/fine_tuning/jobs/{job}/events",
+            Access::Train,
+            "List what happened in a job, or follow it",
+            get(job_events::list),
+        )
+        .asks::<job::EventsQuery>()
+        .gives::<job::JobEventList>(200)
+        .streams::<job::JobEvent>(),
+    ]
+}
+
+/// For whoever watches the server.
+fn operations() -> Vec<Route> {
+    vec![
         Route::new("get", "/healthz", Access::Open, "Whether the process lives", get(health::live))
             .gives::<health::Health>(200),
         Route::new("get", "/readyz", Access::Open, "Whether it can serve", get(health::ready))

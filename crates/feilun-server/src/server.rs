@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use feilun_store::digest::ConfigHash;
+use feilun_store::aliases::AliasTarget;
+use feilun_store::digest::{ConfigHash, ModelDigest};
 use feilun_store::id::KeyId;
 use feilun_store::keys::Key;
 use feilun_store::{Page, Store, StoreError, Timestamp};
@@ -14,15 +15,17 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, ServedModel, TenantId};
-use crate::config::ServerConfig;
+use crate::backend::{Backend, TenantId};
+use crate::config::{Limits, ServerConfig};
 use crate::error::{ApiError, ErrorKind};
 use crate::http::body::LARGE_UNITS;
 use crate::http::listen;
 use crate::http::tls::{self, TlsError};
+use crate::jobs::{Jobs, supervisor};
 use crate::metrics::Metrics;
 use crate::security::rates::RateTable;
 use crate::security::sites::Sites;
+use crate::training::Trainer;
 
 /// How old the answer to "is there a key?" may be: a key that was just made at the command
 /// line counts after at most this long.
@@ -77,15 +80,22 @@ pub(crate) struct Server {
     /// Makes tenants of keys, anew for each process: nobody outside can know them.
     tenant_secret: [u8; 32],
     keys_exist: Mutex<Option<(Instant, bool)>>,
-    aliases: RwLock<Aliases>,
+    pub(crate) aliases: RwLock<Aliases>,
+    /// One load of a model at a time.
+    pub(crate) loading: Mutex<()>,
+    /// What trains, where anything does.
+    pub(crate) trainer: Option<Arc<dyn Trainer>>,
+    pub(crate) jobs: Jobs,
+    pub(crate) uploads: Semaphore,
     draining: AtomicBool,
 }
 
+/// A copy of the aliases.
 #[derive(Debug, Default)]
-struct Aliases {
+pub(crate) struct Aliases {
     read_at: Option<Instant>,
-    /// The model's digest in hex, by alias.
-    targets: HashMap<String, String>,
+    /// What answers, by alias: the adapter, or the model where there is none.
+    pub(crate) targets: HashMap<String, ModelDigest>,
 }
 
 /// A server that listens, and has not answered yet.
@@ -102,17 +112,29 @@ impl std::fmt::Debug for BoundServer {
     }
 }
 
+/// What a server is made of.
+pub struct Parts {
+    /// What answers.
+    pub backend: Arc<dyn Backend>,
+    /// What remembers.
+    pub store: Store,
+    /// What trains; without it there are no fine-tuning jobs.
+    pub trainer: Option<Arc<dyn Trainer>>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("store", self.store.url()).finish_non_exhaustive()
+    }
+}
+
 /// Checks the configuration and binds the address.
 ///
 /// # Errors
 /// If the address is beyond loopback and there is no key, and whatever else stands in the way.
-pub async fn bind(
-    config: ServerConfig,
-    backend: Arc<dyn Backend>,
-    store: Store,
-) -> Result<BoundServer, ServeError> {
+pub async fn bind(config: ServerConfig, parts: Parts) -> Result<BoundServer, ServeError> {
     let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
-    let server = Arc::new(Server::new(config, backend, store).await?);
+    let server = Arc::new(Server::new(config, parts).await?);
     let address = server.config.address;
     if !address.ip().is_loopback() && !server.has_key().await? {
         return Err(ServeError::NoKeys { address });
@@ -132,16 +154,13 @@ impl BoundServer {
     /// Answers until `stop`, then lets open answers end.
     pub async fn run(self, stop: CancellationToken) {
         let router = crate::routes::router(&self.server);
+        self.server.tasks.spawn(supervisor::run(Arc::clone(&self.server), stop.clone()));
         listen::run(self.server, self.listener, self.tls, router, stop).await;
     }
 }
 
 impl Server {
-    async fn new(
-        config: ServerConfig,
-        backend: Arc<dyn Backend>,
-        store: Store,
-    ) -> Result<Server, ServeError> {
+    async fn new(config: ServerConfig, parts: Parts) -> Result<Server, ServeError> {
         let recorded = serde_json::json!({
             "server": env!("CARGO_PKG_VERSION"),
             "capture": config.capture,
@@ -149,15 +168,15 @@ impl Server {
             "body_bytes_max": config.limits.body_bytes_max,
             "generation_timeout_ms": config.limits.generation_timeout.as_millis() as u64,
         });
-        let config_hash = store.record_config(&recorded).await?;
+        let config_hash = parts.store.record_config(&recorded).await?;
         let mut tenant_secret = [0u8; 32];
         getrandom::fill(&mut tenant_secret)?;
-        let preparing_max = config.limits.preparing_max;
+        let Limits { preparing_max, uploads_max, .. } = config.limits;
         Ok(Server {
             sites: Sites::new(config.address, &config.hosts, &config.origins),
             config,
-            backend,
-            store,
+            backend: parts.backend,
+            store: parts.store,
             metrics: Metrics::new(),
             rates: RateTable::default(),
             config_hash,
@@ -167,6 +186,10 @@ impl Server {
             tenant_secret,
             keys_exist: Mutex::default(),
             aliases: RwLock::default(),
+            loading: Mutex::default(),
+            trainer: parts.trainer,
+            jobs: Jobs::default(),
+            uploads: Semaphore::new(uploads_max),
             draining: AtomicBool::new(false),
         })
     }
@@ -227,29 +250,8 @@ impl Server {
         }
     }
 
-    /// The model that a caller means, and the alias through which, if it was one.
-    pub(crate) async fn model(&self, name: &str) -> Result<FoundModel, ApiError> {
-        self.refresh_aliases().await?;
-        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
-        let (alias, target) = match aliases.targets.get(name) {
-            Some(digest) => (Some(name.to_owned()), digest.as_str()),
-            None => (None, name),
-        };
-        match self.backend.find(target) {
-            Some(model) => Ok(FoundModel { model, alias }),
-            None => {
-                let shown: String = name.chars().take(100).collect();
-                let message = match alias {
-                    Some(_) => format!("the alias `{shown}` points to a model that is not loaded"),
-                    None => format!("there is no model `{shown}`; see /v1/models"),
-                };
-                Err(ApiError::new(ErrorKind::NoSuchModel, message).param("model"))
-            }
-        }
-    }
-
     /// Reads the aliases again where the copy is old.
-    async fn refresh_aliases(&self) -> Result<(), ApiError> {
+    pub(crate) async fn refresh_aliases(&self) -> Result<(), ApiError> {
         let read_at = self.aliases.read().unwrap_or_else(PoisonError::into_inner).read_at;
         if read_at.is_some_and(|at| at.elapsed() < ALIASES_KNOWN_FOR) {
             return Ok(());
@@ -261,7 +263,8 @@ impl Server {
     pub(crate) async fn read_aliases(&self) -> Result<(), ApiError> {
         let now = Instant::now();
         let found = self.store.aliases().await?;
-        let targets = found.into_iter().map(|alias| (alias.name, alias.target.model.to_string()));
+        let answers = |target: AliasTarget| target.adapter.unwrap_or(target.model);
+        let targets = found.into_iter().map(|alias| (alias.name, answers(alias.target)));
         let fresh = Aliases { read_at: Some(now), targets: targets.collect() };
         let mut aliases = self.aliases.write().unwrap_or_else(PoisonError::into_inner);
         // Two that read at the same time: the later look wins.
@@ -281,12 +284,6 @@ impl Server {
     }
 }
 
-/// A model, and how it was found.
-pub(crate) struct FoundModel {
-    pub(crate) model: Arc<dyn ServedModel>,
-    pub(crate) alias: Option<String>,
-}
-
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         let not_found = |message: String| ApiError::new(ErrorKind::NotFound, message);
@@ -297,16 +294,20 @@ impl From<StoreError> for ApiError {
                 ApiError::new(ErrorKind::StoreUnavailable, message)
                     .retry_after(Duration::from_secs(1))
             }
-            StoreError::NoSuchTurn(_) | StoreError::NoSuchConversation(_) => {
-                not_found(error.to_string())
+            StoreError::NoSuchTurn(_)
+            | StoreError::NoSuchConversation(_)
+            | StoreError::NoSuchFile(_)
+            | StoreError::NoSuchRun(_) => not_found(error.to_string()),
+            StoreError::BlobTooLarge { .. } => {
+                ApiError::new(ErrorKind::TooLarge, error.to_string())
             }
             StoreError::NoSuchModel(_) => ApiError::new(ErrorKind::NoSuchModel, error.to_string()),
             StoreError::Invalid { field, .. } => {
                 ApiError::new(ErrorKind::InvalidValue, error.to_string()).param(*field)
             }
-            StoreError::AliasMoved { .. } | StoreError::ModelBlocked { .. } => {
-                ApiError::new(ErrorKind::Conflict, error.to_string())
-            }
+            StoreError::AliasMoved { .. }
+            | StoreError::ModelBlocked { .. }
+            | StoreError::RunStatus { .. } => ApiError::new(ErrorKind::Conflict, error.to_string()),
             _ => ApiError::internal(&error),
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use feilun_infer::event::{GeneratedToken, GenerationError, StopCause, Timings, Usage};
@@ -22,7 +22,8 @@ use feilun_store::digest::ModelDigest;
 use feilun_text::{ChatFormat, EncodeOptions, StreamDecoder, Tokenizer, TokenizerError};
 
 use crate::backend::{
-    Backend, EventSink, ModelFacts, ModelStatus, Refusal, ServedModel, Status, Submission, Ticket,
+    Backend, EventSink, KnownModel, LoadRefusal, ModelFacts, ModelStatus, Refusal, ServedModel,
+    Status, Submission, Ticket,
 };
 
 /// How the stub behaves.
@@ -39,6 +40,8 @@ pub struct StubOptions {
     /// A prompt with this text makes the engine panic when it is submitted: a fault of the
     /// program, for tests of who suffers from it.
     pub panic_on: Option<String>,
+    /// Further models, which are not loaded at first.
+    pub shelved: Vec<String>,
 }
 
 impl Default for StubOptions {
@@ -49,6 +52,7 @@ impl Default for StubOptions {
             context_length: 4096,
             answer: None,
             panic_on: None,
+            shelved: Vec::new(),
         }
     }
 }
@@ -67,9 +71,20 @@ pub enum StubError {
     Constraint(#[from] feilun_infer::constraint::ConstraintError),
 }
 
-/// One model, named `stub`.
+/// A model named `stub`, and those of the shelf.
 pub struct StubBackend {
-    model: Arc<StubModel>,
+    models: Vec<Arc<StubModel>>,
+    /// The names of those that are loaded.
+    loaded: Mutex<BTreeSet<String>>,
+    shared: Arc<Shared>,
+}
+
+/// What the models share.
+#[derive(Default)]
+struct Shared {
+    running: AtomicUsize,
+    /// Tenants of the requests so far: tests ask who would have shared a prefix.
+    tenants: Mutex<BTreeSet<[u8; 16]>>,
 }
 
 impl std::fmt::Debug for StubBackend {
@@ -82,9 +97,7 @@ struct StubModel {
     facts: ModelFacts,
     options: StubOptions,
     end: u32,
-    running: Arc<AtomicUsize>,
-    /// Tenants of the requests so far: tests ask who would have shared a prefix.
-    tenants: Mutex<BTreeSet<[u8; 16]>>,
+    shared: Arc<Shared>,
 }
 
 const END: &str = "<|im_end|>";
@@ -104,45 +117,79 @@ impl StubBackend {
         let chat_format = Arc::new(ChatFormat::new(Arc::clone(&tokenizer), TEMPLATE)?);
         let vocabulary = ModelText::new(Arc::clone(&tokenizer), &[]).vocabulary();
         let constraints = ConstraintCompiler::new(vocabulary, ConstraintLimits::default())?;
-        let facts = ModelFacts {
-            name: "stub".to_owned(),
-            digest: ModelDigest::from_bytes(*blake3::hash(b"stub").as_bytes()),
-            created: SystemTime::UNIX_EPOCH,
-            context_length: options.context_length,
-            tokenizer,
-            chat_format,
-            constraints: Arc::new(constraints),
+        let constraints = Arc::new(constraints);
+        let end = tokenizer.token_id(END).unwrap_or_default();
+        let shared = Arc::new(Shared::default());
+        let model = |name: &str| {
+            let facts = ModelFacts {
+                name: name.to_owned(),
+                digest: ModelDigest::from_bytes(*blake3::hash(name.as_bytes()).as_bytes()),
+                base: None,
+                created: SystemTime::UNIX_EPOCH,
+                size_bytes: 0,
+                context_length: options.context_length,
+                tokenizer: Arc::clone(&tokenizer),
+                chat_format: Arc::clone(&chat_format),
+                constraints: Arc::clone(&constraints),
+            };
+            let (options, shared) = (options.clone(), Arc::clone(&shared));
+            Arc::new(StubModel { facts, options, end, shared })
         };
-        let end = facts.tokenizer.token_id(END).unwrap_or_default();
-        let model = StubModel {
-            facts,
-            options,
-            end,
-            running: Arc::new(AtomicUsize::new(0)),
-            tenants: Mutex::default(),
-        };
-        Ok(StubBackend { model: Arc::new(model) })
+        let names = std::iter::once("stub").chain(options.shelved.iter().map(String::as_str));
+        let models = names.map(model).collect();
+        let loaded = Mutex::new(BTreeSet::from(["stub".to_owned()]));
+        Ok(StubBackend { models, loaded, shared })
     }
 
     /// Requests at work.
     pub fn num_running(&self) -> usize {
-        self.model.running.load(Ordering::SeqCst)
+        self.shared.running.load(Ordering::SeqCst)
     }
 
     /// How many tenants there were: nobody shares prefixes with another.
     pub fn num_tenants(&self) -> usize {
-        self.model.tenants.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.shared.tenants.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Backend for StubBackend {
     fn models(&self) -> Vec<Arc<dyn ServedModel>> {
-        vec![Arc::clone(&self.model) as Arc<dyn ServedModel>]
+        let loaded = self.lock();
+        let models = self.models.iter().filter(|model| loaded.contains(&model.facts.name));
+        models.map(|model| Arc::clone(model) as Arc<dyn ServedModel>).collect()
+    }
+
+    fn known(&self) -> Vec<KnownModel> {
+        let known = |model: &Arc<StubModel>| KnownModel {
+            name: model.facts.name.clone(),
+            digest: Some(model.facts.digest),
+            base: None,
+            created: model.facts.created,
+        };
+        self.models.iter().map(known).collect()
+    }
+
+    fn load(&self, name: &str, _: bool) -> Result<Arc<dyn ServedModel>, LoadRefusal> {
+        let model = self.models.iter().find(|model| model.facts.name == name);
+        let model = model.ok_or_else(|| LoadRefusal::NoSuchModel { name: name.to_owned() })?;
+        self.lock().insert(name.to_owned());
+        Ok(Arc::clone(model) as Arc<dyn ServedModel>)
+    }
+
+    fn unload(&self, name: &str) -> Result<(), LoadRefusal> {
+        if self.lock().remove(name) {
+            return Ok(());
+        }
+        Err(LoadRefusal::NotLoaded { name: name.to_owned() })
     }
 
     fn status(&self) -> Status {
         let model = ModelStatus {
-            name: self.model.facts.name.clone(),
+            name: "stub".to_owned(),
             running: self.num_running(),
             ..ModelStatus::default()
         };
@@ -158,12 +205,12 @@ impl ServedModel for StubModel {
     fn submit(&self, submission: Submission) -> Result<Ticket, Refusal> {
         self.check(&submission.request)?;
         self.panic_if_told(&submission.request);
-        let running = Arc::clone(&self.running);
-        if running.fetch_add(1, Ordering::SeqCst) >= self.options.running_max {
-            running.fetch_sub(1, Ordering::SeqCst);
+        let shared = Arc::clone(&self.shared);
+        if shared.running.fetch_add(1, Ordering::SeqCst) >= self.options.running_max {
+            shared.running.fetch_sub(1, Ordering::SeqCst);
             return Err(Refusal::Busy { retry_after: Duration::from_secs(1) });
         }
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner).insert(submission.tenant.0);
+        shared.tenants.lock().unwrap_or_else(PoisonError::into_inner).insert(submission.tenant.0);
         let cancelled = Arc::new(AtomicBool::new(false));
         let mut answer = Answer {
             text: StreamDecoder::continuing(Arc::clone(&self.facts.tokenizer), true),
@@ -179,12 +226,12 @@ impl ServedModel for StubModel {
         };
         let spawned = std::thread::Builder::new().name("feilun-stub".to_owned()).spawn(move || {
             answer.run();
-            running.fetch_sub(1, Ordering::SeqCst);
+            shared.running.fetch_sub(1, Ordering::SeqCst);
         });
         match spawned {
             Ok(_) => Ok(Ticket::new(move || cancelled.store(true, Ordering::SeqCst))),
             Err(error) => {
-                self.running.fetch_sub(1, Ordering::SeqCst);
+                self.shared.running.fetch_sub(1, Ordering::SeqCst);
                 Err(Refusal::Gone { reason: error.to_string() })
             }
         }

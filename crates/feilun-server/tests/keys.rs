@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{TestServer, chat, expired};
 use feilun_server::stub::{StubBackend, StubOptions};
-use feilun_server::{ServeError, ServerConfig};
+use feilun_server::{Parts, ServeError, ServerConfig};
 use feilun_store::audit::Actor;
 use feilun_store::users::Role;
 use feilun_store::{Store, StoreOptions, StoreUrl};
@@ -145,7 +145,8 @@ fn beyond_loopback_it_does_not_start_without_keys() {
     let store = runtime.block_on(Store::open(&url, options)).unwrap();
     let stub = Arc::new(StubBackend::new(StubOptions::default()).unwrap());
     let config = ServerConfig::new("0.0.0.0:0".parse().unwrap());
-    let refused = runtime.block_on(feilun_server::bind(config, stub, store));
+    let parts = Parts { backend: stub, store, trainer: None };
+    let refused = runtime.block_on(feilun_server::bind(config, parts));
     assert!(matches!(refused, Err(ServeError::NoKeys { .. })), "{refused:?}");
 }
 

@@ -99,7 +99,7 @@ impl Blobs {
         }
     }
 
-    fn path(&self, digest: BlobDigest) -> PathBuf {
+    pub(crate) fn path(&self, digest: BlobDigest) -> PathBuf {
         let name = digest.to_string();
         self.folder.join(&name[..2]).join(name)
     }
@@ -135,6 +135,11 @@ impl StagedBlob {
     /// Its size.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    /// Its bytes, to be read before anybody decides whether to keep them.
+    pub fn open(&self) -> Result<File, StoreError> {
+        File::open(&self.path.0).map_err(StoreError::io("open", &self.path.0))
     }
 }
 

@@ -105,6 +105,12 @@ impl Store {
         self.blobs().read(digest)
     }
 
+    /// Where a file's bytes lie, for another process of this machine to read. They are there for
+    /// as long as a file has them.
+    pub fn blob_path(&self, digest: BlobDigest) -> std::path::PathBuf {
+        self.blobs().path(digest)
+    }
+
     /// Deletes a file; its bytes go with the last file that has them.
     pub async fn delete_file(&self, id: FileId, actor: Actor) -> Result<(), StoreError> {
         let _guard = self.blob_lock().lock().await;

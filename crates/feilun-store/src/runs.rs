@@ -87,6 +87,19 @@ pub struct RunChange {
     pub detail: Option<Json>,
 }
 
+/// Which runs. What is none does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Of this kind.
+    pub kind: Option<String>,
+    /// So far.
+    pub status: Option<RunStatus>,
+    /// Asked for by this user.
+    pub user: Option<UserId>,
+    /// Asked for with this key.
+    pub key: Option<KeyId>,
+}
+
 /// Something that happened in a run, to be added.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewRunEvent {
@@ -130,14 +143,18 @@ impl Store {
         rows.first().map_or(Err(StoreError::NoSuchRun(id)), run_of)
     }
 
-    /// Runs, of one status or of all.
+    /// Runs.
     pub async fn runs(
         &self,
-        status: Option<RunStatus>,
+        filter: &RunFilter,
         page: Page<RunId>,
     ) -> Result<Vec<Run>, StoreError> {
         let mut query = Query::new(SELECT);
-        query.condition(" AND status = ", status);
+        query
+            .condition(" AND kind = ", filter.kind.as_deref())
+            .condition(" AND status = ", filter.status)
+            .condition(" AND user_id = ", filter.user)
+            .condition(" AND key_id = ", filter.key);
         query.page(page);
         self.readers().query(query).await?.iter().map(run_of).collect()
     }

@@ -43,6 +43,16 @@ impl Interrupt {
         self.is_deadly.store(false, Ordering::Relaxed);
     }
 
+    /// From now on the end of standard input is a Ctrl-C: whoever holds its other end has gone.
+    pub(crate) fn end_with_stdin(&self) -> Outcome {
+        std::thread::Builder::new().name("feilun-stdin".to_owned()).spawn(|| {
+            // An error is an end, too.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = signal_hook::low_level::raise(SIGINT);
+        })?;
+        Ok(())
+    }
+
     /// Set by the next Ctrl-C after [`Interrupt::spare_one`].
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.was_pressed)

@@ -60,6 +60,8 @@ pub(crate) fn peak_memory() -> Option<u64> {
 pub(crate) fn memory_bytes() -> Option<(u64, u64)> {
     let figure = |name| kibibytes("/proc/meminfo", name);
     let (total, available) = (figure("MemTotal:")?, figure("MemAvailable:")?);
+    let own = rustix::process::getrlimit(rustix::process::Resource::Data).current;
+    let available = own.map_or(available, |own| available.min(own));
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     match number("/sys/fs/cgroup/memory.max") {
         Some(limit) if limit < total => {
@@ -68,6 +70,18 @@ pub(crate) fn memory_bytes() -> Option<(u64, u64)> {
         }
         _ => Some((total, available)),
     }
+}
+
+/// Bounds what this process may allocate. Mapped files do not count.
+pub(crate) fn limit_memory(gibibytes: f64) -> Outcome {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    if !(gibibytes > 0.0 && gibibytes < 1e6) {
+        return Err(Failure::usage(format!("--memory {gibibytes} is no amount of memory")));
+    }
+    let bytes = (gibibytes * (1u64 << 30) as f64) as u64;
+    let mut limit = getrlimit(Resource::Data);
+    limit.current = Some(limit.maximum.map_or(bytes, |maximum| maximum.min(bytes)));
+    Ok(setrlimit(Resource::Data, limit)?)
 }
 
 /// A figure in one of the kernel's tables.

@@ -18,8 +18,10 @@ mod output;
 mod pull;
 mod resolve;
 mod save_model;
+mod shelf;
 mod store;
 mod stored_model;
+mod trainer;
 mod training;
 
 use std::process::ExitCode;

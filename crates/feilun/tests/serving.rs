@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+#[path = "support/up.rs"]
+mod up;
+
+use up::Up;
 
 fn model_file() -> PathBuf {
     let Some(folder) = std::env::var_os("FEILUN_TEST_MODELS") else {
@@ -33,58 +37,10 @@ fn run(data: &Path, args: &[&str]) -> Output {
     output
 }
 
-/// A running `feilun up`.
-struct Up {
-    child: Child,
-    url: String,
-}
-
-impl Up {
-    fn start(data: &Path) -> Up {
-        let mut command = feilun(data, &["up", "--listen", "127.0.0.1:0", "--model"]);
-        let mut child = command.arg(model_file()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = Vec::new();
-        let url = loop {
-            let Some(Ok(line)) = lines.next() else { panic!("it does not listen: {said:?}") };
-            if let Some(rest) = line.strip_prefix("listening on ") {
-                break rest.split(' ').next().unwrap().to_owned();
-            }
-            said.push(line);
-        };
-        // So that it is never held up by a pipe that nobody reads.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Up { child, url }
-    }
-
-    fn ask(&self, path: &str, key: Option<&str>, body: &Value) -> (u16, Value) {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(120)));
-        let agent: ureq::Agent = config.build().into();
-        let mut request = agent.post(format!("{}{path}", self.url));
-        if let Some(key) = key {
-            request = request.header("authorization", format!("Bearer {key}"));
-        }
-        let mut answer = request.content_type("application/json").send(body.to_string()).unwrap();
-        let text = answer.body_mut().read_to_string().unwrap();
-        (answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
-    }
-
-    /// As a service manager does.
-    fn terminate(mut self) {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        // It has ended already where the test went well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start(data: &Path) -> Up {
+    let mut command = feilun(data, &["up", "--listen", "127.0.0.1:0", "--model"]);
+    command.arg(model_file());
+    Up::start(command)
 }
 
 fn chat() -> Value {
@@ -99,7 +55,7 @@ const CHAT: &str = "/v1/chat/completions";
 #[test]
 fn a_model_is_served_and_what_it_says_outlives_the_server() {
     let folder = tempfile::tempdir().unwrap();
-    let up = Up::start(folder.path());
+    let up = start(folder.path());
     let (status, answer) = up.ask(CHAT, None, &chat());
     assert_eq!(status, 200, "{answer}");
     let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
@@ -115,7 +71,7 @@ fn a_model_is_served_and_what_it_says_outlives_the_server() {
     up.terminate();
 
     // Another server knows the turn, and forgets it.
-    let up = Up::start(folder.path());
+    let up = start(folder.path());
     assert_eq!(up.ask("/v1/feedback", None, &rating).0, 201);
     let report = run(folder.path(), &["forget", "--user", "ada", "--json"]);
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
@@ -128,7 +84,7 @@ fn a_model_is_served_and_what_it_says_outlives_the_server() {
 fn keys_come_and_go_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
-    let up = Up::start(data);
+    let up = start(data);
     let made = run(data, &["keys", "create", "website", "--role", "app", "--json"]);
     let made: Value = serde_json::from_slice(&made.stdout).unwrap();
     let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());

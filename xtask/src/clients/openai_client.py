@@ -10,6 +10,7 @@ constraints enforce.
 import asyncio
 import json
 import sys
+import time
 import urllib.request
 
 import openai
@@ -185,8 +186,64 @@ def feedback():
         assert answer.status == 201 and json.load(answer)["id"]
 
 
-for check in (models, chat, chat_numbers, formats, tools, completions, embeddings, refusals, feedback):
+def conversation(number):
+    messages = [{"role": "user", "content": f"{number}?"}, {"role": "assistant", "content": f"It is {number}."}]
+    return json.dumps({"messages": messages})
+
+
+EXAMPLES = ("examples.jsonl", "\n".join(conversation(number) for number in range(24)).encode())
+
+
+def files():
+    made = client.files.create(file=EXAMPLES, purpose="fine-tune")
+    assert made.object == "file" and made.bytes == len(EXAMPLES[1]) and made.filename == EXAMPLES[0], made
+    assert client.files.retrieve(made.id) == made
+    assert client.files.content(made.id).read() == EXAMPLES[1]
+    assert made.id in [file.id for file in client.files.list(purpose="fine-tune", limit=1)]
+    assert client.files.delete(made.id).deleted
+    try:
+        client.files.create(file=("bad.jsonl", b"{}\n"), purpose="fine-tune")
+    except openai.BadRequestError as error:
+        assert "line 1" in str(error), error
+    else:
+        raise AssertionError("what holds no example was taken")
+
+
+def fine_tuning():
+    file = client.files.create(file=EXAMPLES, purpose="fine-tune")
+    hyperparameters = {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": "auto"}
+    method = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+    job = client.fine_tuning.jobs.create(model=model, training_file=file.id, suffix="numbers", seed=1, method=method, metadata={"a": "b"})
+    assert job.object == "fine_tuning.job" and job.status in ("queued", "running"), job
+    deadline = time.monotonic() + 600
+    while job.status not in ("succeeded", "failed", "cancelled"):
+        assert time.monotonic() < deadline, job
+        time.sleep(0.5)
+        job = client.fine_tuning.jobs.retrieve(job.id)
+    assert job.status == "succeeded" and job.trained_tokens > 0, job
+    events = list(client.fine_tuning.jobs.list_events(job.id, limit=3))
+    assert any(event.type == "metrics" and event.data["train_loss"] > 0 for event in events), events
+    assert job.id in [other.id for other in client.fine_tuning.jobs.list(limit=1)]
+    answer = client.chat.completions.create(**{**GREEDY, "model": job.fine_tuned_model})
+    assert answer.model == job.fine_tuned_model and answer.choices[0].message.content
+    assert client.models.retrieve(job.fine_tuned_model).id == job.fine_tuned_model
+
+
+async def fine_tune_asynchronously():
+    file = await asynchronous.files.create(file=EXAMPLES, purpose="fine-tune")
+    assert (await asynchronous.files.retrieve(file.id)).id == file.id
+    job = await asynchronous.fine_tuning.jobs.create(model=model, training_file=file.id, hyperparameters={"n_epochs": 50})
+    cancelled = await asynchronous.fine_tuning.jobs.cancel(job.id)
+    assert cancelled.status == "cancelled", cancelled
+    assert (await asynchronous.fine_tuning.jobs.retrieve(job.id)).status == "cancelled"
+    assert [event async for event in asynchronous.fine_tuning.jobs.list_events(job.id)]
+    assert (await asynchronous.files.delete(file.id)).deleted
+
+
+for check in (models, chat, chat_numbers, formats, tools, completions, embeddings, refusals, feedback, files, fine_tuning):
     check()
     print(f"{check.__name__}: ok", flush=True)
 asyncio.run(chat_asynchronously())
 print("chat_asynchronously: ok")
+asyncio.run(fine_tune_asynchronously())
+print("fine_tune_asynchronously: ok")

@@ -60,7 +60,7 @@ fn operation(route: &Route, generator: &mut schemars::SchemaGenerator, error: &V
         }
         None => {
             let text = json!({"schema": {"type": "string"}});
-            success.insert("application/openmetrics-text".to_owned(), text);
+            success.insert(route.response_type.to_owned(), text);
         }
     }
     if let Some(schema) = route.event {
@@ -80,23 +80,55 @@ fn operation(route: &Route, generator: &mut schemars::SchemaGenerator, error: &V
     }
     let mut operation = json!({"summary": route.summary, "responses": responses});
     if let Some((schema, _)) = route.request {
-        let body = json!({"required": true, "content": content(schema(generator).to_value())});
-        operation["requestBody"] = body;
+        let schema = schema(generator).to_value();
+        let content = json!({route.request_type: {"schema": schema}});
+        operation["requestBody"] = json!({"required": true, "content": content});
     }
     if route.access != Access::Open {
         // Without a key, too, where none was ever made.
         operation["security"] = json!([{"key": []}, {}]);
     }
     let names = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let parameters: Vec<Value> = names
+    let mut parameters: Vec<Value> = names
         .map(|name| {
             json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
         })
         .collect();
+    parameters.extend(route.query.into_iter().flat_map(in_query));
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }
     operation
+}
+
+/// The properties of a shape as parameters in the URL.
+fn in_query(schema: crate::routes::BodySchema) -> Vec<Value> {
+    let mut generator = SchemaSettings::draft2020_12()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator();
+    let schema = schema(&mut generator).to_value();
+    let Some(properties) = schema["properties"].as_object() else { return Vec::new() };
+    let parameter = |(name, schema): (&String, &Value)| json!({"name": name, "in": "query", "required": false, "schema": without_null(schema)});
+    properties.iter().map(parameter).collect()
+}
+
+/// A parameter is there or it is not; it is never null.
+fn without_null(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Some(types) = schema.get_mut("type")
+        && let Value::Array(names) = types
+    {
+        names.retain(|name| name != "null");
+        if let [name] = names.as_slice() {
+            *types = name.clone();
+        }
+    }
+    for list in ["anyOf", "enum"] {
+        if let Some(Value::Array(options)) = schema.get_mut(list) {
+            options.retain(|option| !option.is_null() && option["type"] != "null");
+        }
+    }
+    schema
 }
 
 /// Adds the fields that are accepted without effect to the schemas of the requests.

@@ -84,5 +84,6 @@ pub(crate) fn write(headers: &mut HeaderMap, context: &TurnContext) {
         reply::set(headers, reply::TURN_IDS, &ids.join(","));
     }
     reply::set(headers, CONVERSATION, &context.conversation.to_string());
-    reply::set(headers, reply::MODEL_DIGEST, &context.model.to_string());
+    let digest = context.model.adapter.unwrap_or(context.model.model);
+    reply::set(headers, reply::MODEL_DIGEST, &digest.to_string());
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use feilun_infer::Request;
 use feilun_store::Timestamp;
-use feilun_store::digest::{ModelDigest, TemplateHash};
+use feilun_store::aliases::AliasTarget;
+use feilun_store::digest::TemplateHash;
 use feilun_store::id::{ConversationId, TurnId};
 use feilun_store::turns::{Api, NewTurn};
 use serde_json::{Value, json};
@@ -25,7 +26,8 @@ pub(crate) struct TurnContext {
     pub(crate) conversation: ConversationId,
     pub(crate) parent: Option<TurnId>,
     pub(crate) api: Api,
-    pub(crate) model: ModelDigest,
+    /// The model, and the adapter over it.
+    pub(crate) model: AliasTarget,
     pub(crate) alias: Option<String>,
     pub(crate) template: Option<TemplateHash>,
     /// One for all choices, or one for each.
@@ -96,8 +98,8 @@ fn turn(
         end_user: context.end_user.clone(),
         key: context.caller.key,
         app: None,
-        model: context.model,
-        adapter: None,
+        model: context.model.model,
+        adapter: context.model.adapter,
         alias: context.alias.clone(),
         api: context.api,
         request: own.cloned().unwrap_or(Value::Null),

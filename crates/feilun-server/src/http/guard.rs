@@ -74,7 +74,7 @@ async fn admit(guard: &Guard, mut request: Request) -> Result<Request, ApiError>
     }
     let caller = callers::identify(server, request.headers()).await?;
     caller.require(guard.access)?;
-    if guard.access == Access::Infer {
+    if matches!(guard.access, Access::Infer | Access::Train) {
         server.take_request(&caller)?;
     }
     request.extensions_mut().insert(caller);

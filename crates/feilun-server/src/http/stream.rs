@@ -73,3 +73,18 @@ impl HttpBody for EventBody {
         }
     }
 }
+
+/// A body that comes through a channel, and ends when the other side lets go of it.
+pub(crate) struct ChannelBody<E>(pub(crate) mpsc::Receiver<Result<Frame<Bytes>, E>>);
+
+impl<E> HttpBody for ChannelBody<E> {
+    type Data = Bytes;
+    type Error = E;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, E>>> {
+        self.0.poll_recv(context)
+    }
+}

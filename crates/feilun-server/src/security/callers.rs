@@ -26,6 +26,8 @@ pub(crate) enum Access {
     Infer,
     /// Any key. Costs nothing.
     Read,
+    /// Keys of administrators and curators. Costs a request of the key's rate.
+    Train,
     /// Keys of administrators.
     Administer,
 }
@@ -45,6 +47,7 @@ impl Caller {
     pub(crate) fn require(&self, access: Access) -> Result<(), ApiError> {
         let reaches = match access {
             Access::Open | Access::Infer | Access::Read => true,
+            Access::Train => matches!(self.role, Role::Admin | Role::Curator),
             Access::Administer => self.role == Role::Admin,
         };
         if reaches {
@@ -57,6 +60,14 @@ impl Caller {
     /// Whether it may see what others did.
     pub(crate) fn sees_all(&self) -> bool {
         matches!(self.role, Role::Admin | Role::Curator)
+    }
+
+    /// Whether something that a user or a key brought is its own.
+    pub(crate) fn owns(&self, user: Option<UserId>, key: Option<KeyId>) -> bool {
+        match self.user {
+            Some(own) => user == Some(own),
+            None => user.is_none() && key == self.key,
+        }
     }
 
     /// As the audit log names it.

@@ -11,7 +11,7 @@ use super::strict::WireRequest;
 pub(crate) struct AliasRequest {
     /// Such as `assistant@production`.
     pub(crate) name: String,
-    /// A model that is loaded, by name or digest; null removes the alias.
+    /// A model or an adapter, by name or digest; null removes the alias.
     pub(crate) model: Option<String>,
     /// The digest it points to now, as far as you know; null where there is no such alias.
     /// The move is refused with 409 where that is not so.

@@ -7,6 +7,8 @@ pub(crate) mod chat_answer;
 pub(crate) mod completion;
 pub(crate) mod embedding;
 pub(crate) mod feedback;
+pub(crate) mod file;
+pub(crate) mod job;
 pub(crate) mod message;
 pub(crate) mod model;
 pub(crate) mod number;

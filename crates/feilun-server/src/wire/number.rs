@@ -64,6 +64,11 @@ impl<const MIN: i64, const MAX: i64> Real<MIN, MAX> {
     pub(crate) fn get(self) -> f32 {
         self.0 as f32
     }
+
+    /// As it was written.
+    pub(crate) fn wide(self) -> f64 {
+        self.0
+    }
 }
 
 impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Real<MIN, MAX> {

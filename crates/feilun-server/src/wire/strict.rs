@@ -51,11 +51,15 @@ pub(crate) fn parse<T: WireRequest>(body: &[u8]) -> Result<Parsed<T>, ApiError> 
             ignored.push(name);
         }
     }
-    let request = serde_path_to_error::deserialize(value).map_err(|error| {
+    Ok(Parsed { request: check(value)?, ignored, original })
+}
+
+/// A value as one of our types, or what is wrong with it and where.
+pub(crate) fn check<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         refused(&error.into_inner().to_string(), &path)
-    })?;
-    Ok(Parsed { request, ignored, original })
+    })
 }
 
 /// What serde says, in our words.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use feilun_server::stub::{StubBackend, StubOptions};
-use feilun_server::{NewKey, ServerConfig};
+use feilun_server::{NewKey, Parts, ServerConfig};
 use feilun_store::audit::Actor;
 use feilun_store::id::KeyId;
 use feilun_store::users::Role;
@@ -22,12 +22,17 @@ pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) store: Store,
     pub(crate) stub: Arc<StubBackend>,
+    pub(crate) trainer: Arc<FakeTrainer>,
     pub(crate) runtime: Runtime,
     has_key: AtomicBool,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
     _folder: tempfile::TempDir,
 }
+
+pub(crate) mod fake_trainer;
+
+use fake_trainer::FakeTrainer;
 
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -85,8 +90,13 @@ impl TestServer {
         let stub = Arc::new(StubBackend::new(stub).unwrap());
         let mut config = ServerConfig::new("127.0.0.1:0".parse().unwrap());
         change(&mut config);
-        let bound = feilun_server::bind(config, Arc::<StubBackend>::clone(&stub), store.clone());
-        let bound = runtime.block_on(bound).unwrap();
+        let trainer = Arc::new(FakeTrainer::default());
+        let parts = Parts {
+            backend: Arc::<StubBackend>::clone(&stub),
+            store: store.clone(),
+            trainer: Some(Arc::<FakeTrainer>::clone(&trainer)),
+        };
+        let bound = runtime.block_on(feilun_server::bind(config, parts)).unwrap();
         let address = bound.address();
         let stop = CancellationToken::new();
         let task = runtime.spawn(bound.run(stop.clone()));
@@ -94,6 +104,7 @@ impl TestServer {
             address,
             store,
             stub,
+            trainer,
             runtime,
             has_key: AtomicBool::new(false),
             stop,
@@ -142,6 +153,27 @@ impl TestServer {
             None => agent.run(request.body(()).unwrap()),
         };
         let mut response = response.unwrap();
+        let text = response.body_mut().read_to_string().unwrap();
+        Answer { status: response.status().as_u16(), headers: response.headers().clone(), text }
+    }
+
+    /// Sends a form with these fields; `file` gets a file name.
+    pub(crate) fn form(&self, headers: &[(&str, &str)], fields: &[(&str, &str)]) -> Answer {
+        let mut body = String::new();
+        for (name, value) in fields {
+            let file = if *name == "file" { "; filename=\"../a b.jsonl\"" } else { "" };
+            let head = format!("Content-Disposition: form-data; name=\"{name}\"{file}");
+            body += &format!("--limit\r\n{head}\r\n\r\n{value}\r\n");
+        }
+        body += "--limit--\r\n";
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut request = agent.post(self.url("/v1/files"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.content_type("multipart/form-data; boundary=limit");
+        let mut response = request.send(body).unwrap();
         let text = response.body_mut().read_to_string().unwrap();
         Answer { status: response.status().as_u16(), headers: response.headers().clone(), text }
     }

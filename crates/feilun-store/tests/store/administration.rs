@@ -8,7 +8,7 @@ use feilun_store::digest::ModelDigest;
 use feilun_store::id::{KeyId, RunId, UserId};
 use feilun_store::keys::NewKey;
 use feilun_store::models::{ModelKind, NewModel};
-use feilun_store::runs::{NewRun, NewRunEvent, RunChange, RunStatus};
+use feilun_store::runs::{NewRun, NewRunEvent, RunChange, RunFilter, RunStatus};
 use feilun_store::sessions::NewSession;
 use feilun_store::users::{NewUser, Role, UserChange};
 use feilun_store::{Page, Store, StoreError, Timestamp};
@@ -324,8 +324,18 @@ async fn runs_go_forward(site: Site) {
     let refused = store.change_run(new.id, status(RunStatus::Succeeded)).await.unwrap_err();
     assert!(matches!(refused, StoreError::RunStatus { found: "failed", .. }), "{refused}");
     assert_eq!(store.run(new.id).await.unwrap(), run);
-    assert_eq!(store.runs(Some(RunStatus::Failed), Page::newest(5)).await.unwrap(), [run]);
-    assert_eq!(store.runs(Some(RunStatus::Queued), Page::newest(5)).await.unwrap(), []);
+    let filters = [
+        RunFilter { status: Some(RunStatus::Failed), ..RunFilter::default() },
+        RunFilter { kind: Some("tune".to_owned()), ..RunFilter::default() },
+        RunFilter { status: Some(RunStatus::Queued), ..RunFilter::default() },
+        RunFilter { key: Some(KeyId::new()), ..RunFilter::default() },
+        RunFilter { user: Some(UserId::new()), ..RunFilter::default() },
+    ];
+    for (index, filter) in filters.iter().enumerate() {
+        let found = store.runs(filter, Page::newest(5)).await.unwrap();
+        let expected: &[_] = if index < 2 { std::slice::from_ref(&run) } else { &[] };
+        assert_eq!(found, expected, "{filter:?}");
+    }
 
     let event = |message: &str| NewRunEvent {
         run: new.id,

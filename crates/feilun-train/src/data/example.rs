@@ -46,6 +46,26 @@ impl Shape {
     }
 }
 
+impl Shape {
+    /// What a line seems to be meant for; a conversation where nothing tells.
+    pub(crate) fn of_line(line: &[u8]) -> Shape {
+        /// Looks at keys alone: what they hold is checked later.
+        #[derive(serde::Deserialize)]
+        struct Keys {
+            chosen: Option<serde::de::IgnoredAny>,
+            preferred_output: Option<serde::de::IgnoredAny>,
+            completion: Option<serde::de::IgnoredAny>,
+        }
+        match serde_json::from_slice::<Keys>(line) {
+            Ok(Keys { chosen: Some(_), .. } | Keys { preferred_output: Some(_), .. }) => {
+                Shape::Pairs
+            }
+            Ok(Keys { completion: Some(_), .. }) => Shape::Answers,
+            _ => Shape::Chat,
+        }
+    }
+}
+
 /// A prompt and answers to it.
 #[derive(Debug)]
 pub(crate) struct Example {

@@ -260,6 +260,13 @@ impl Examples {
         self.records.is_empty()
     }
 
+    /// Mean number of tokens of an example, both documents of a pair together; at least 1.
+    pub fn mean_tokens(&self) -> usize {
+        let tokens = |record: &Record| u64::from(record.lens[0]) + u64::from(record.lens[1]);
+        let sum: u64 = self.records.iter().map(tokens).sum();
+        (sum / self.records.len().max(1) as u64).max(1) as usize
+    }
+
     /// What each line holds.
     pub fn shape(&self) -> Shape {
         self.options.shape

@@ -187,6 +187,57 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Record>, MetricsError> {
     read().map_err(|source| MetricsError { path: path.to_owned(), source })
 }
 
+/// Follows the records of a run that goes on.
+#[derive(Debug)]
+pub struct MetricsTail {
+    path: PathBuf,
+    offset: u64,
+}
+
+/// Records that are given at once, at most: what a follower does with them takes time.
+const MAX_TAIL_RECORDS: usize = 1000;
+
+impl MetricsTail {
+    /// Begins at the beginning.
+    pub fn new(path: PathBuf) -> MetricsTail {
+        MetricsTail { path, offset: 0 }
+    }
+
+    /// The records since the last call, up to a thousand; none while the file is not there. A
+    /// file that has become shorter, because its run went on from a checkpoint, is read again
+    /// from its beginning, so a record may come twice.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read_new(&mut self) -> Result<Vec<Record>, MetricsError> {
+        self.read().map_err(|source| MetricsError { path: self.path.clone(), source })
+    }
+
+    fn read(&mut self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(records),
+            other => other?,
+        };
+        if file.metadata()?.len() < self.offset {
+            self.offset = 0;
+        }
+        file.seek(SeekFrom::Start(self.offset))?;
+        let start = self.offset;
+        let mut whole = 0;
+        for_each_line(&file, |end, record| {
+            // A torn line at the end is not passed over: the rest of it comes.
+            if record.is_some() {
+                whole = end;
+            }
+            records.extend(record);
+            records.len() < MAX_TAIL_RECORDS
+        })?;
+        self.offset = start + whole;
+        Ok(records)
+    }
+}
+
 /// Where the last record lies that belongs to a step up to `step`.
 fn end_of_records(file: &File, step: u64) -> io::Result<u64> {
     let mut end = 0;
@@ -282,6 +333,27 @@ mod tests {
         std::fs::write(&path, &whole[..whole.len() - 9]).unwrap();
         Metrics::open(path.clone(), 9).unwrap().append(&step(9)).unwrap();
         assert_eq!(read_metrics(&path).unwrap(), records);
+    }
+
+    #[test]
+    fn a_follower_gets_each_record_once_and_all_again_after_a_cut() {
+        let records: Vec<Record> = (1..=5).map(step).collect();
+        let (_folder, path) = folder_with(&records);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+        let mut tail = MetricsTail::new(path.clone());
+        assert_eq!(tail.read_new().unwrap(), records[..4]);
+        assert_eq!(tail.read_new().unwrap(), []);
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(tail.read_new().unwrap(), records[4..]);
+        Metrics::open(path.clone(), 2).unwrap();
+        assert_eq!(tail.read_new().unwrap(), records[..2]);
+        assert_eq!(MetricsTail::new(path.with_extension("none")).read_new().unwrap(), []);
+        let many: Vec<Record> = (1..=1500).map(step).collect();
+        let (_folder, path) = folder_with(&many);
+        let mut tail = MetricsTail::new(path);
+        assert_eq!(tail.read_new().unwrap(), many[..1000]);
+        assert_eq!(tail.read_new().unwrap(), many[1000..]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod settings;
 mod training;
 
 pub use directory::{DirectoryError, RunDirectory, RunFiles};
-pub use metrics::{MetricsError, Record, StepRecord, read_metrics};
+pub use metrics::{MetricsError, MetricsTail, Record, StepRecord, read_metrics};
 pub use outcome::{Outcome, Refusal, RunError, Summary};
 pub use settings::{CheckpointSettings, SettingsError, TrainingSettings};
 pub use training::{Parts, Run};

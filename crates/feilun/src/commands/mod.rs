@@ -14,7 +14,7 @@ mod pull;
 mod quantize;
 mod runs;
 mod score;
-mod tune;
+pub(crate) mod tune;
 mod up;
 
 use std::path::PathBuf;

@@ -90,6 +90,7 @@ fn hours(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
+    args.training.settle(session)?;
     let vocabulary = Vocabulary::open(session, args.tokenizer.as_deref())?;
     output::talk(format!("tokens: those of {}", vocabulary.label()));
     let corpus = corpus::open(args, &vocabulary.tokenizer, session)?;

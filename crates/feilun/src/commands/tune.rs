@@ -1,6 +1,6 @@
 //! `feilun tune`: train an installed model on examples.
 
-mod config;
+pub(crate) mod config;
 mod learner;
 
 use std::path::PathBuf;
@@ -61,6 +61,10 @@ pub(crate) struct Args {
     /// Tokens of a step
     #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..))]
     batch_tokens: u32,
+    /// Examples of a step, about, instead of tokens
+    #[arg(long, value_name = "N", conflicts_with = "batch_tokens",
+        value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch_examples: Option<u32>,
     /// Most tokens of an example [default: the model's context, at most 1024]
     #[arg(long, value_parser = clap::value_parser!(u32).range(16..))]
     context: Option<u32>,
@@ -125,6 +129,7 @@ impl From<LongArg> for LongExamples {
 }
 
 pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
+    args.training.settle(session)?;
     if args.training.optimizer == OptimizerArg::Muon && args.method == MethodArg::Lora {
         return Err(Failure::usage("muon is for whole matrices, and an adapter has thin ones")
             .hint("add --method full, or leave out --optimizer"));
@@ -164,5 +169,10 @@ fn read_data(args: &Args, model: &OpenModel, format: ChatFormat) -> Outcome<Plan
     let report = examples.report();
     let of = format!("of {} lines", report.num_lines);
     training::tell_skipped(&report.skipped, report.num_skipped, &of);
-    Ok(Plan::of_examples(examples, config::plan_options(args, model.context()))?)
+    let batch_tokens = match args.batch_examples {
+        Some(number) => examples.mean_tokens().saturating_mul(number as usize),
+        None => args.batch_tokens as usize,
+    };
+    let options = config::plan_options(args, model.context(), batch_tokens);
+    Ok(Plan::of_examples(examples, options)?)
 }

@@ -3,22 +3,23 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use feilun_infer::room::{ModelSource, Room, RoomConfig};
+use feilun_infer::room::{Room, RoomConfig};
 use feilun_kernels::Pool;
+use feilun_server::backend::Backend as _;
 use feilun_server::room::RoomBackend;
-use feilun_server::{Limits, ServeError, ServerConfig, TlsFiles};
-use feilun_store::Store;
-use feilun_store::models::{ModelKind, NewModel};
-use serde_json::json;
+use feilun_server::{Limits, Parts, ServeError, ServerConfig, TlsFiles};
+use feilun_store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{Session, pull};
 use crate::failure::{Failure, Outcome, OutcomeExt as _};
 use crate::resolve::{self, FoundModel};
+use crate::shelf::{self, DataShelf};
 use crate::store::StoreArgs;
+use crate::trainer::TuneTrainer;
 use crate::{machine, output};
 
 /// Serve models over HTTP, with OpenAI's API
@@ -40,8 +41,9 @@ pub(crate) struct Args {
     /// Where to listen
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// A model to serve: an installed name, the beginning of a digest, or a path; may be given
-    /// several times
+    /// A model to load at the start: an installed name, the beginning of a digest, or a path; may
+    /// be given several times. Other models and adapters of the data directory are loaded when
+    /// somebody asks them
     #[arg(long, short, value_name = "MODEL")]
     model: Vec<String>,
     #[command(flatten)]
@@ -64,6 +66,9 @@ pub(crate) struct Args {
     /// Most memory for models and their caches, in GiB; without it three quarters of what is free
     #[arg(long, value_name = "GIB")]
     memory: Option<f64>,
+    /// Most memory of a fine-tuning job, in GiB; without it what is free when it begins
+    #[arg(long, value_name = "GIB")]
+    training_memory: Option<f64>,
     /// What to log: error, warn, info, debug, or a filter such as feilun_server=debug
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
@@ -85,13 +90,21 @@ pub(crate) fn run(args: Args, session: &Session) -> Outcome {
     };
     let found: Vec<FoundModel> =
         names.into_iter().map(|name| resolve::find(session, name)).collect::<Outcome<_>>()?;
+    refuse_same_names(&found)?;
     let (runtime, store) = args.store.open(session)?;
-    let backend = Arc::new(open_room(&args, session, found.len())?);
-    for model in found {
+    let shelf = || DataShelf::new(session.data.clone(), &found);
+    let backend = Arc::new(open_room(&args, session, shelf())?);
+    for model in &found {
         runtime.block_on(add(&backend, &store, model))?;
     }
-    let bound =
-        runtime.block_on(feilun_server::bind(config, backend, store.clone())).map_err(explained)?;
+    let trainer = TuneTrainer {
+        data: session.data.clone(),
+        shelf: shelf(),
+        threads: args.threads,
+        memory: args.training_memory,
+    };
+    let parts = Parts { backend, store: store.clone(), trainer: Some(Arc::new(trainer)) };
+    let bound = runtime.block_on(feilun_server::bind(config, parts)).map_err(explained)?;
     let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
     output::talk(format!(
         "listening on {scheme}://{} after {:.1} s; Ctrl-C ends it",
@@ -144,17 +157,17 @@ fn config(args: &Args) -> ServerConfig {
     }
 }
 
-/// A room without models; `num_models` will share its memory.
-fn open_room(args: &Args, session: &Session, num_models: usize) -> Outcome<RoomBackend> {
+/// A room without models in memory.
+fn open_room(args: &Args, session: &Session, shelf: DataShelf) -> Outcome<RoomBackend> {
     let threads = match args.threads {
         Some(threads) => threads.into(),
         None => machine::threads(&session.environment)?,
     };
     let memory = memory_bytes(args.memory)?;
     let kernels = machine::kernels(session, &mut Pool::new(threads)?)?;
-    tracing::debug!(threads, memory, num_models, "opening the room");
+    tracing::debug!(threads, memory, "opening the room");
     let config = RoomConfig { kernels, ..RoomConfig::new(threads, memory) };
-    Ok(RoomBackend::new(Room::start(config)?))
+    Ok(RoomBackend::new(Room::start(config)?, Box::new(shelf)))
 }
 
 fn memory_bytes(gibibytes: Option<f64>) -> Outcome<usize> {
@@ -170,56 +183,33 @@ fn memory_bytes(gibibytes: Option<f64>) -> Outcome<usize> {
     Ok(bytes as usize)
 }
 
-/// Loads a model and records it, so that aliases can point to it.
-async fn add(backend: &RoomBackend, store: &Store, model: FoundModel) -> Outcome {
-    let mut source = ModelSource::new(&model.path);
-    source.digest = model.digest.as_deref().and_then(|digest| digest.parse().ok());
-    let metadata = std::fs::metadata(&model.path).ok();
-    let created = metadata.and_then(|metadata| metadata.modified().ok());
-    let name = served_name(&model);
-    let facts = backend
-        .add(&name, created.unwrap_or(SystemTime::UNIX_EPOCH), &source)
-        .doing(|| format!("cannot serve {}", model.label))?;
-    let recorded = store.model(facts.digest).await;
-    if let Ok(recorded) = &recorded
-        && let Some((_, reason)) = &recorded.blocked
-    {
-        let message = format!("{} is blocked: {reason}", model.label);
-        return Err(Failure::refused(message));
+/// Two files of one name cannot be told apart by callers.
+fn refuse_same_names(found: &[FoundModel]) -> Outcome {
+    for (index, model) in found.iter().enumerate() {
+        let name = shelf::served_name(model);
+        let is_other =
+            |other: &&FoundModel| shelf::served_name(other) == name && other.path != model.path;
+        if let Some(other) = found[..index].iter().find(is_other) {
+            let (one, two) = (&other.label, &model.label);
+            return Err(Failure::usage(format!("{one} and {two} would both be called `{name}`")));
+        }
     }
-    store
-        .record_model(NewModel {
-            digest: facts.digest,
-            name: name.clone(),
-            kind: ModelKind::Base,
-            base: None,
-            parent: None,
-            run: None,
-            config: None,
-            size_bytes: file_bytes(&model.path),
-            detail: json!({}),
-        })
-        .await?;
-    output::talk(format!("serving {name} ({})", facts.digest));
     Ok(())
 }
 
-/// What callers write as `model`: the installed name, or a file's without its ending. Where the
-/// file lies is not theirs to know.
-fn served_name(model: &FoundModel) -> String {
-    let stem = || Some(model.path.file_stem()?.to_string_lossy().into_owned());
-    match model.digest {
-        Some(_) => model.label.clone(),
-        None => stem().unwrap_or_else(|| model.label.clone()),
+/// Loads a model and records it, so that aliases can point to it.
+async fn add(backend: &RoomBackend, store: &Store, model: &FoundModel) -> Outcome {
+    let name = shelf::served_name(model);
+    let loaded = backend.load(&name, false).doing(|| format!("cannot serve {}", model.label))?;
+    let facts = loaded.facts();
+    match feilun_server::record_model(store, facts).await {
+        Err(StoreError::ModelBlocked { reason, .. }) => {
+            return Err(Failure::refused(format!("{} is blocked: {reason}", model.label)));
+        }
+        recorded => recorded?,
     }
-}
-
-fn file_bytes(path: &std::path::Path) -> u64 {
-    let bytes = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
-    match std::fs::read_dir(path) {
-        Ok(entries) => entries.flatten().map(|entry| bytes(&entry.path())).sum(),
-        Err(_) => bytes(path),
-    }
+    output::talk(format!("serving {name} ({})", facts.digest));
+    Ok(())
 }
 
 fn explained(error: ServeError) -> Failure {

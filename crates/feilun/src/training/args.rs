@@ -11,7 +11,7 @@ use feilun_train::run::{CheckpointSettings, TrainingSettings};
 use feilun_train::schedule::Shape;
 
 use crate::commands::Session;
-use crate::failure::Outcome;
+use crate::failure::{Outcome, OutcomeExt as _};
 use crate::machine;
 
 #[derive(Debug, clap::Args)]
@@ -49,6 +49,16 @@ pub(crate) struct TrainingArgs {
     /// Threads to compute with, instead of all
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Compute only when nobody else wants to: idle priority for processor and disk
+    #[arg(long)]
+    pub(crate) background: bool,
+    /// Most memory to allocate, in GiB; beyond it the run ends
+    #[arg(long, value_name = "GIB")]
+    pub(crate) memory: Option<f64>,
+    /// End, with the state saved, when standard input does: for whoever starts this program and
+    /// may go away without a word
+    #[arg(long, hide = true)]
+    pub(crate) attached: bool,
     /// Skip lines that cannot be used, and count them, instead of refusing the file
     #[arg(long)]
     pub(crate) skip_bad: bool,
@@ -92,6 +102,20 @@ pub(crate) struct Usual {
 }
 
 impl TrainingArgs {
+    /// Makes this process what the arguments say, before it makes threads or takes memory.
+    pub(crate) fn settle(&self, session: &Session) -> Outcome {
+        if self.background {
+            feilun_kernels::background::enter().doing(|| "cannot lower the priority".to_owned())?;
+        }
+        if let Some(gibibytes) = self.memory {
+            machine::limit_memory(gibibytes)?;
+        }
+        if self.attached {
+            session.interrupt.end_with_stdin()?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn threads(&self, session: &Session) -> Outcome<usize> {
         self.threads.map_or_else(|| machine::threads(&session.environment), |n| Ok(n.into()))
     }

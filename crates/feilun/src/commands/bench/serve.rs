@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use feilun_server::ServerConfig;
 use feilun_server::stub::{StubBackend, StubOptions};
+use feilun_server::{Parts, ServerConfig};
 use feilun_store::{Store, StoreOptions, StoreUrl};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -93,7 +93,8 @@ fn measure(args: &ServeArgs, folder: &std::path::Path) -> Outcome<Report> {
         })?);
         let mut config = ServerConfig::new(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
         config.capture = !args.no_capture;
-        let bound = feilun_server::bind(config, stub, store.clone()).await?;
+        let parts = Parts { backend: stub, store: store.clone(), trainer: None };
+        let bound = feilun_server::bind(config, parts).await?;
         let address = bound.address();
         let stop = CancellationToken::new();
         let server = tokio::spawn(bound.run(stop.clone()));

@@ -59,6 +59,16 @@ pub(crate) struct LoraConfig {
 /// Longer rows cost attention in their square, and few examples need them.
 const MAX_DEFAULT_CONTEXT: usize = 1024;
 
+/// The learning rate where none is given.
+pub(crate) fn usual_rate(is_lora: bool, of_pairs: bool) -> f64 {
+    match (is_lora, of_pairs) {
+        (true, false) => 2e-4,
+        (false, false) => 2e-5,
+        (true, true) => 2e-5,
+        (false, true) => 2e-6,
+    }
+}
+
 pub(super) fn read_options(args: &Args) -> ReadOptions {
     let shape = match args.objective {
         ObjectiveArg::Sft => Shape::Chat,
@@ -70,7 +80,7 @@ pub(super) fn read_options(args: &Args) -> ReadOptions {
 }
 
 /// `model_context` is the longest sequence that the model was made for.
-pub(super) fn plan_options(args: &Args, model_context: usize) -> PlanOptions {
+pub(super) fn plan_options(args: &Args, model_context: usize, batch_tokens: usize) -> PlanOptions {
     let context = match args.context {
         Some(context) => context as usize,
         None => model_context.min(MAX_DEFAULT_CONTEXT),
@@ -80,7 +90,7 @@ pub(super) fn plan_options(args: &Args, model_context: usize) -> PlanOptions {
     PlanOptions {
         seed: args.training.seed,
         document_tokens_max: context.min(model_context),
-        tokens_per_step: args.batch_tokens as usize,
+        tokens_per_step: batch_tokens.max(1),
         long_examples: args.long.into(),
         held_out: args.held_out,
         ..PlanOptions::new(context * documents)
@@ -92,12 +102,7 @@ impl RunConfig {
         let absolute = |path: &PathBuf| std::path::absolute(path);
         let num_steps = args.steps.unwrap_or_else(|| plan.num_steps(args.epochs)).max(1);
         let is_lora = args.method == MethodArg::Lora;
-        let usual_rate = match (is_lora, args.objective) {
-            (true, ObjectiveArg::Sft) => 2e-4,
-            (false, ObjectiveArg::Sft) => 2e-5,
-            (true, _) => 2e-5,
-            (false, _) => 2e-6,
-        };
+        let usual_rate = usual_rate(is_lora, args.objective != ObjectiveArg::Sft);
         let rank = usize::from(args.rank);
         Ok(RunConfig {
             version: env!("CARGO_PKG_VERSION").to_owned(),
