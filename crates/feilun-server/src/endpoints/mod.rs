@@ -12,6 +12,7 @@ pub(crate) mod feedback;
 pub(crate) mod health;
 pub(crate) mod models;
 pub(crate) mod openapi;
+pub(crate) mod session;
 pub(crate) mod turn_headers;
 
 use std::sync::Arc;
