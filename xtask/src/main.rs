@@ -4,14 +4,18 @@
 
 mod arrows;
 mod bench_infer;
+mod bench_serve;
+mod bench_steady;
 mod bench_train;
 mod ci;
 mod clients;
 mod dependencies;
+mod lm_eval;
 mod metadata;
 mod models;
 mod peer;
 mod postgres;
+mod server;
 mod side_by_side;
 mod tests;
 
@@ -38,6 +42,8 @@ enum Xtask {
     Models,
     /// Ask a real server with OpenAI's own client and with schemathesis, both fetched with pip
     Clients,
+    /// Score a real server with EleutherAI's lm-eval, fetched with pip
+    LmEval,
     /// Measure side by side with other engines
     #[command(subcommand)]
     Bench(Bench),
@@ -46,6 +52,8 @@ enum Xtask {
 #[derive(clap::Subcommand)]
 enum Bench {
     Infer(bench_infer::Arguments),
+    Serve(bench_serve::Arguments),
+    Steady(bench_steady::Arguments),
     Train(bench_train::Arguments),
 }
 
@@ -54,8 +62,11 @@ fn main() -> ExitCode {
         Xtask::Ci => ci::run_all(),
         Xtask::Test { args } => tests::run_with_models(&args),
         Xtask::Bench(Bench::Infer(arguments)) => bench_infer::run(&arguments),
+        Xtask::Bench(Bench::Serve(arguments)) => bench_serve::run(&arguments),
+        Xtask::Bench(Bench::Steady(arguments)) => bench_steady::run(&arguments),
         Xtask::Bench(Bench::Train(arguments)) => bench_train::run(&arguments),
         Xtask::Clients => clients::run_all(),
+        Xtask::LmEval => lm_eval::run_all(),
         Xtask::Models => models::fetch().map(|folder| say_to_stdout(&folder.display().to_string())),
     };
     match outcome {

@@ -87,6 +87,8 @@ pub struct Limits {
     pub shutdown_grace: Duration,
     /// Between signs of life in a stream that has nothing to say.
     pub keep_alive: Duration,
+    /// How long a browser stays logged in.
+    pub session_time: Duration,
 }
 
 impl Default for Limits {
@@ -111,6 +113,7 @@ impl Default for Limits {
             answer_tokens_default: 4096,
             shutdown_grace: Duration::from_secs(30),
             keep_alive: Duration::from_secs(15),
+            session_time: Duration::from_secs(12 * 60 * 60),
         }
     }
 }

@@ -16,7 +16,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::endpoints::{
     aliases, chat, completions, embeddings, events, feedback, files, fine_tuning, health,
-    job_events, models, openapi,
+    job_events, models, openapi, session,
 };
 use crate::error::{ApiError, ErrorKind};
 use crate::http::guard::{self, Guard};
@@ -281,6 +281,13 @@ fn operations() -> Vec<Route> {
         ),
         Route::new("get", "/openapi.json", Access::Open, "This document", get(openapi::show))
             .gives::<serde_json::Value>(200),
+        Route::new("post", "/login", Access::Open, "Log a browser in", post(session::login))
+            .takes::<wire::session::LoginRequest>()
+            .gives::<wire::session::Session>(200),
+        Route::new("get", "/session", Access::Read, "Show who is logged in", get(session::show))
+            .gives::<wire::session::Session>(200),
+        Route::new("post", "/logout", Access::Read, "Log a browser out", post(session::logout))
+            .gives::<wire::session::SessionEnd>(200),
     ]
 }
 

@@ -7,11 +7,16 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::digest::BlobDigest;
 use crate::error::StoreError;
 
 const INCOMING: &str = "incoming";
+/// An upload to which nothing was added for so long was left by a crash.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
+/// Files that one opening looks at, so that it takes no time to speak of; the next looks further.
+const SWEPT_MAX: usize = 10_000;
 
 /// The folder.
 #[derive(Clone, Debug)]
@@ -43,16 +48,17 @@ struct TemporaryPath(PathBuf);
 
 impl Drop for TemporaryPath {
     fn drop(&mut self) {
-        // Usually it was renamed. What a crash leaves here stays: nothing sweeps the folder yet.
+        // Usually it was renamed. What a crash leaves here is swept later.
         let _ = fs::remove_file(&self.0);
     }
 }
 
 impl Blobs {
-    /// Makes the folder where it is missing.
+    /// Makes the folder where it is missing, and removes what a crash left in it.
     pub(crate) fn open(folder: PathBuf) -> Result<Self, StoreError> {
         let incoming = folder.join(INCOMING);
         fs::create_dir_all(&incoming).map_err(StoreError::io("create", &incoming))?;
+        sweep(&incoming, SystemTime::now()).map_err(StoreError::io("sweep", &incoming))?;
         Ok(Self { folder })
     }
 
@@ -103,6 +109,21 @@ impl Blobs {
         let name = digest.to_string();
         self.folder.join(&name[..2]).join(name)
     }
+}
+
+/// Removes what nobody has written to for so long that nobody is writing it. Several processes
+/// may have the folder open, so what is younger may be somebody's.
+fn sweep(incoming: &Path, now: SystemTime) -> io::Result<()> {
+    for entry in fs::read_dir(incoming)?.take(SWEPT_MAX) {
+        let entry = entry?;
+        // What cannot be looked at or removed, or is gone by now, does no harm.
+        let Ok(metadata) = entry.metadata() else { continue };
+        let age = metadata.modified().map(|time| now.duration_since(time).unwrap_or_default());
+        if metadata.is_file() && age.is_ok_and(|age| age > ABANDONED_AFTER) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 impl BlobWriter {
@@ -208,5 +229,21 @@ mod tests {
         assert!(matches!(writer.write(b"d"), Err(StoreError::BlobTooLarge { bytes_max: 3 })));
         drop(writer);
         assert_eq!(names(&folder.path().join(INCOMING)), 0);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_swept_and_what_is_being_written_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let incoming = folder.path().join(INCOMING);
+        let blobs = Blobs::open(folder.path().to_owned()).unwrap();
+        let mut writer = blobs.writer(10).unwrap();
+        writer.write(b"new").unwrap();
+        let left = incoming.join("left");
+        let file = File::create(&left).unwrap();
+        let long_ago = SystemTime::now() - ABANDONED_AFTER - Duration::from_secs(60);
+        file.set_modified(long_ago).unwrap();
+        Blobs::open(folder.path().to_owned()).unwrap();
+        assert!(!left.exists());
+        blobs.keep(&writer.finish().unwrap()).unwrap();
     }
 }

@@ -75,15 +75,22 @@ impl Store {
     /// ended, and its user may do something.
     pub async fn key_by_hash(&self, hash: [u8; 32]) -> Result<Option<Key>, StoreError> {
         let mut query = Query::new(SELECT);
+        query.text(" AND hash = ").value(hash);
+        only_usable(&mut query);
+        self.readers().query(query).await?.first().map(key_of).transpose()
+    }
+
+    /// The key that a browser was logged in with, if the session has not ended and the key may
+    /// be used now.
+    pub async fn session_key(&self, token_hash: [u8; 32]) -> Result<Option<Key>, StoreError> {
+        let mut query = Query::new(SELECT);
         query
-            .text(" AND hash = ")
-            .value(hash)
-            .text(" AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ")
+            .text(" AND id = (SELECT key_id FROM sessions WHERE token_hash = ")
+            .value(token_hash)
+            .text(" AND sessions.expires_at > ")
             .value(Timestamp::now())
-            .text(
-                ") AND NOT EXISTS (SELECT 1 FROM users
-                   WHERE users.id = keys.user_id AND users.disabled_at IS NOT NULL)",
-            );
+            .text(")");
+        only_usable(&mut query);
         self.readers().query(query).await?.first().map(key_of).transpose()
     }
 
@@ -117,6 +124,17 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write(ChangeKey { id, change: KeyChange::Consent(consent), actor }).await
     }
+}
+
+/// Leaves out keys that were taken back, have ended, or whose user may do nothing.
+fn only_usable(query: &mut Query) {
+    query
+        .text(" AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ")
+        .value(Timestamp::now())
+        .text(
+            ") AND NOT EXISTS (SELECT 1 FROM users
+               WHERE users.id = keys.user_id AND users.disabled_at IS NOT NULL)",
+        );
 }
 
 fn key_of(row: &Row) -> Result<Key, StoreError> {

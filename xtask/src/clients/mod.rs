@@ -4,38 +4,33 @@
 //! requests from the OpenAPI document and compares each answer with it. Both lie in virtual
 //! environments in the cache folder of peers, made once with pip.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
+use crate::server::Server;
 use crate::{cargo, metadata, models, peer, run, say};
 
 /// The clients; their versions are in the environments' names too, so that a new one is made anew.
 const CLIENT: &str = "openai==3.54.0";
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
-/// How long the server may take to start: a debug build measures its kernels first.
-const START_TIME: Duration = Duration::from_secs(120);
 /// The test model's file without its ending: how a model that is given by its path is called.
 const MODEL: &str = "smollm2";
-/// What the server says before its address.
-const LISTENING: &str = "listening on ";
 
 /// Runs every client.
 pub(crate) fn run_all() -> anyhow::Result<()> {
     let model = models::fetch()?.join(format!("{MODEL}.gguf"));
-    let client = environment(CLIENT)?.join("python");
-    let schemathesis = environment(SCHEMATHESIS)?.join("schemathesis");
+    let client = environment(&[CLIENT])?.join("python");
+    let schemathesis = environment(&[SCHEMATHESIS])?.join("schemathesis");
     run(&mut cargo(&["build", "--locked", "-p", "feilun"]))?;
     let data = std::env::temp_dir().join(format!("feilun-clients-{}", std::process::id()));
-    let outcome = Server::start(&data, &model).and_then(|server| {
+    let program = metadata::load()?.target_directory.join("debug").join("feilun");
+    let outcome = Server::start(&program, &data, &model, &[]).and_then(|server| {
         let script = metadata::workspace_root().join("xtask/src/clients/openai_client.py");
-        run(Command::new(client).arg(script).arg(&server.url).arg(MODEL))?;
+        run(Command::new(client).arg(script).arg(server.url()).arg(MODEL))?;
         // It leaves a folder with what it found behind.
-        run(compare_with_document(&schemathesis, &server.url).current_dir(&data))
+        run(compare_with_document(&schemathesis, &server.url()).current_dir(&data))
     });
     if data.exists() {
         std::fs::remove_dir_all(&data)
@@ -54,63 +49,21 @@ fn compare_with_document(schemathesis: &Path, url: &str) -> Command {
     command
 }
 
-/// The programs of an environment with a package in it.
-fn environment(package: &str) -> anyhow::Result<PathBuf> {
+/// The programs of an environment with these packages in it, named after the first.
+pub(crate) fn environment(packages: &[&str]) -> anyhow::Result<PathBuf> {
     let folder = peer::folder()?;
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    let environment = folder.join(package.replace("==", "-"));
+    let name = packages.first().copied().unwrap_or_default().replace("==", "-");
+    let environment = folder.join(name.replace(['[', ']'], "-"));
     let (programs, done) = (environment.join("bin"), environment.join(".done"));
     if !done.exists() {
-        say(&format!("installing {package} with pip"));
+        say(&format!("installing {} with pip", packages.join(" and ")));
         let log = folder.join("clients.log");
         peer::run_logged(Command::new("python3").args(["-m", "venv"]).arg(&environment), &log)?;
         let mut pip = Command::new(programs.join("python"));
-        peer::run_logged(pip.args(["-m", "pip", "install", "--quiet", package]), &log)?;
+        peer::run_logged(pip.args(["-m", "pip", "install", "--quiet"]).args(packages), &log)?;
         std::fs::write(&done, "")?;
     }
     Ok(programs)
-}
-
-/// A server that ends with this value.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(data: &Path, model: &Path) -> anyhow::Result<Server> {
-        let program = metadata::load()?.target_directory.join("debug").join("feilun");
-        let mut command = Command::new(program);
-        command.arg("--data").arg(data).args(["up", "--listen", "127.0.0.1:0", "--log", "warn"]);
-        command.arg("--model").arg(model).stderr(Stdio::piped());
-        let mut child = command.spawn().context("cannot start `feilun up`")?;
-        let stderr = child.stderr.take().context("the server has no stderr")?;
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                say(&format!("feilun up: {line}"));
-                // Nobody listens any more once the address is known.
-                let _ = sender.send(line);
-            }
-        });
-        let mut server = Server { child, url: String::new() };
-        while server.url.is_empty() {
-            let line = lines.recv_timeout(START_TIME).context("`feilun up` does not listen")?;
-            if let Some(rest) = line.strip_prefix(LISTENING) {
-                server.url = rest.split(' ').next().unwrap_or_default().to_owned();
-            }
-        }
-        if !server.url.starts_with("http://") {
-            bail!("`feilun up` listens on `{}`", server.url);
-        }
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

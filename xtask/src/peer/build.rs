@@ -9,8 +9,18 @@ use anyhow::bail;
 use super::{is_installed, run_logged};
 use crate::say;
 
-/// Only what is measured; all of llama.cpp would take an hour.
-const TARGETS: [&str; 2] = ["llama-bench", "llama-batched-bench"];
+/// What is built together. Only what is measured: all of llama.cpp would take an hour.
+pub(super) struct Programs {
+    targets: &'static [&'static str],
+    /// A file that says that they are built.
+    done: &'static str,
+}
+
+/// Those that measure the engine.
+pub(super) const BENCHES: Programs =
+    Programs { targets: &["llama-bench", "llama-batched-bench"], done: ".done" };
+/// The server.
+pub(super) const SERVER: Programs = Programs { targets: &["llama-server"], done: ".done-server" };
 
 /// A release build for this very machine, static, and without anything that is fetched.
 const OPTIONS: [&str; 13] = [
@@ -23,7 +33,7 @@ const OPTIONS: [&str; 13] = [
     "-DLLAMA_BUILD_TOOLS=ON",
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
-    "-DLLAMA_BUILD_SERVER=OFF",
+    "-DLLAMA_BUILD_SERVER=ON",
     "-DLLAMA_BUILD_APP=OFF",
     "-DLLAMA_BUILD_UI=OFF",
     "-DLLAMA_USE_PREBUILT_UI=OFF",
@@ -78,16 +88,21 @@ pub(super) fn recipes() -> anyhow::Result<Vec<Recipe>> {
 
 impl Recipe {
     /// Builds in `folder`, unless that was done before.
-    pub(super) fn make(&self, source: &Path, folder: &Path) -> anyhow::Result<Build> {
+    pub(super) fn make(
+        &self,
+        programs: &Programs,
+        source: &Path,
+        folder: &Path,
+    ) -> anyhow::Result<Build> {
         let build = folder.join(format!("build-{}", self.name));
-        let done = build.join(".done");
+        let done = build.join(programs.done);
         if !done.exists() {
             let log = folder.join(format!("build-{}.log", self.name));
             say(&format!("building the peer with {} (several minutes)", self.name));
             run_logged(&mut self.configure(source, &build), &log)?;
             let mut compile = Command::new("cmake");
             compile.arg("--build").arg(&build).arg("--parallel").arg(num_jobs().to_string());
-            compile.arg("--target").args(TARGETS);
+            compile.arg("--target").args(programs.targets);
             run_logged(&mut compile, &log)?;
             std::fs::write(&done, "")?;
         }

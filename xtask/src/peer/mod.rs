@@ -1,4 +1,4 @@
-//! The peer of `bench infer`: llama.cpp, built here from the source distribution of the
+//! The peer of `bench infer` and `bench serve`: llama.cpp, built here from the source distribution of the
 //! Python package `llama-cpp-python`, which pip fetches.
 //!
 //! Everything lies in one cache folder outside the checkout and is made once. Start at
@@ -15,6 +15,7 @@ use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use build::Build;
+use build::{Programs, Recipe};
 
 use crate::say;
 use crate::side_by_side::Peer;
@@ -33,13 +34,24 @@ pub(crate) const PEER: Peer =
 
 /// Fetches, unpacks and builds what is not there yet; every build that this machine can make.
 pub(crate) fn set_up() -> anyhow::Result<Vec<Build>> {
+    make(&build::BENCHES, build::recipes()?)
+}
+
+/// The same for the peer's server: the first way to build it, or every one.
+pub(crate) fn set_up_servers(every: bool) -> anyhow::Result<Vec<Build>> {
+    let recipes = build::recipes()?;
+    let num_recipes = if every { recipes.len() } else { 1 };
+    make(&build::SERVER, recipes.into_iter().take(num_recipes).collect())
+}
+
+fn make(programs: &Programs, recipes: Vec<Recipe>) -> anyhow::Result<Vec<Build>> {
     let folder = folder()?;
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
     let source = source(&folder)?;
     let mut builds = Vec::new();
-    for recipe in build::recipes()? {
-        match recipe.make(&source, &folder) {
+    for recipe in recipes {
+        match recipe.make(programs, &source, &folder) {
             Ok(build) => builds.push(build),
             Err(error) => say(&format!("{} does not build: {error:#}", recipe.name)),
         }

@@ -15,6 +15,7 @@ pub(crate) mod health;
 pub(crate) mod job_events;
 pub(crate) mod models;
 pub(crate) mod openapi;
+pub(crate) mod session;
 pub(crate) mod turn_headers;
 
 use std::sync::Arc;

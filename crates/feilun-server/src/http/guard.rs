@@ -72,7 +72,7 @@ async fn admit(guard: &Guard, mut request: Request) -> Result<Request, ApiError>
     if guard.access == Access::Open {
         return Ok(request);
     }
-    let caller = callers::identify(server, request.headers()).await?;
+    let caller = callers::identify(server, request.method(), request.headers()).await?;
     caller.require(guard.access)?;
     if matches!(guard.access, Access::Infer | Access::Train) {
         server.take_request(&caller)?;

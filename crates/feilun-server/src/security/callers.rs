@@ -1,18 +1,21 @@
-//! Who asks: a key and its role, or, where no key was ever made and the server listens on
-//! loopback alone, whoever is on this machine.
+//! Who asks: a key and its role, sent with the request or once at the login of a browser; or,
+//! where no key was ever made and the server listens on loopback alone, whoever is on this
+//! machine.
 //!
 //! The rule is one line: as soon as there is a key that works, every request needs one.
 
 use std::time::Instant;
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, Method};
 use feilun_store::audit::Actor;
 use feilun_store::id::{KeyId, UserId};
+use feilun_store::keys::Key;
 use feilun_store::users::Role;
 
 use super::keys;
 use super::rates::Rates;
+use super::sessions::SessionToken;
 use crate::backend::TenantId;
 use crate::error::{ApiError, ErrorKind};
 use crate::server::Server;
@@ -80,28 +83,49 @@ impl Caller {
     }
 }
 
-/// Finds out who asks.
-pub(crate) async fn identify(server: &Server, headers: &HeaderMap) -> Result<Caller, ApiError> {
+/// Finds out who asks. What a key in the request says counts before what a cookie says.
+pub(crate) async fn identify(
+    server: &Server,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Caller, ApiError> {
     let bearer = bearer(headers)?;
     // What is no key of ours, such as the text that clients insist on being given, counts as none.
-    let Some(hash) = bearer.and_then(keys::hash_of) else {
-        if server.needs_keys().await? {
-            let message = "this server needs a key: send `Authorization: Bearer fl-...`";
-            return Err(ApiError::new(ErrorKind::Unauthenticated, message));
+    if let Some(hash) = bearer.and_then(keys::hash_of) {
+        return with_key(server, hash).await;
+    }
+    if bearer.is_none()
+        && let Some(token) = SessionToken::in_headers(headers, server.config.tls.is_some())
+        && let Some(key) = server.store.session_key(token.hash()).await?
+    {
+        if !method.is_safe() {
+            token.check_page(&server.sites, headers)?;
         }
-        return Ok(Caller {
-            key: None,
-            user: None,
-            role: Role::Admin,
-            rates: Rates::default(),
-            tenant: server.tenant(b"nobody"),
-        });
-    };
-    // Wrong, expired and revoked keys are told the same.
+        return Ok(caller_of(server, &key));
+    }
+    if server.needs_keys().await? {
+        let message = "this server needs a key: send `Authorization: Bearer fl-...`";
+        return Err(ApiError::new(ErrorKind::Unauthenticated, message));
+    }
+    Ok(Caller {
+        key: None,
+        user: None,
+        role: Role::Admin,
+        rates: Rates::default(),
+        tenant: server.tenant(b"nobody"),
+    })
+}
+
+/// Who has the key of this hash. Wrong, expired and revoked keys are told the same.
+pub(crate) async fn with_key(server: &Server, hash: [u8; 32]) -> Result<Caller, ApiError> {
     let key = server.store.key_by_hash(hash).await?.ok_or_else(|| {
         ApiError::new(ErrorKind::Unauthenticated, "the key is wrong, expired or revoked")
     })?;
-    Ok(Caller {
+    Ok(caller_of(server, &key))
+}
+
+fn caller_of(server: &Server, key: &Key) -> Caller {
+    Caller {
         tenant: server.tenant(key.id.as_bytes()),
         rates: Rates {
             requests_per_minute: key.requests_per_minute,
@@ -110,7 +134,7 @@ pub(crate) async fn identify(server: &Server, headers: &HeaderMap) -> Result<Cal
         key: Some(key.id),
         user: key.user,
         role: key.role,
-    })
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {

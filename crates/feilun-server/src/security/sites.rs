@@ -55,6 +55,18 @@ impl Sites {
         }
     }
 
+    /// Whether a page of this very server sent it, and not merely one that may use it. For what
+    /// passed [`Sites::check`], whose `Host` is ours.
+    pub(crate) fn is_own_page(&self, headers: &HeaderMap) -> bool {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        match (text(ORIGIN.as_str()), text(HOST.as_str())) {
+            (Some(origin), Some(host)) => origin
+                .split_once("://")
+                .is_some_and(|(_, of_origin)| of_origin.eq_ignore_ascii_case(host)),
+            _ => text("sec-fetch-site") == Some("same-origin"),
+        }
+    }
+
     /// The name and port that was asked, if it is ours.
     fn host(&self, uri: &Uri, headers: &HeaderMap) -> Result<String, ApiError> {
         let wrong = || {
@@ -156,6 +168,27 @@ mod tests {
         let two = [("host", "localhost"), ("host", "localhost")];
         assert_eq!(ask(LOOPBACK, &two), Err("wrong_host"));
         assert_eq!(ask("0.0.0.0:80", &[("host", "evil.example")]), Err("wrong_host"));
+    }
+
+    #[test]
+    fn own_pages_say_so() {
+        let sites = Sites::new(LOOPBACK.parse().unwrap(), &[], &["https://app.example".to_owned()]);
+        let is_own = |pairs: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            headers.append("host", HeaderValue::from_static("localhost:8080"));
+            for (name, value) in pairs {
+                headers.append(*name, HeaderValue::from_str(value).unwrap());
+            }
+            sites.is_own_page(&headers)
+        };
+        assert!(is_own(&[("origin", "http://localhost:8080")]));
+        assert!(is_own(&[("sec-fetch-site", "same-origin")]));
+        for other in ["https://app.example", "http://localhost", "null", ""] {
+            assert!(!is_own(&[("origin", other)]), "{other}");
+            // One header does not make up for the other.
+            assert!(!is_own(&[("origin", other), ("sec-fetch-site", "same-origin")]), "{other}");
+        }
+        assert!(!is_own(&[]) && !is_own(&[("sec-fetch-site", "none")]));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(crate) mod message;
 pub(crate) mod model;
 pub(crate) mod number;
 pub(crate) mod sampling;
+pub(crate) mod session;
 pub(crate) mod strict;
 pub(crate) mod tool;
 pub(crate) mod usage;

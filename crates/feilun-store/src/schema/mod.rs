@@ -8,7 +8,8 @@ use crate::error::StoreError;
 use crate::timestamp::Timestamp;
 
 /// Every migration, in order; the first is number 1.
-const MIGRATIONS: &[&str] = &[include_str!("0001_first.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("0001_first.sql"), include_str!("0002_sessions_of_keys.sql")];
 
 /// Every table that holds what users gave us, parents before children, with its primary key.
 pub(crate) const TABLES: &[(&str, &str)] = &[

@@ -9,7 +9,7 @@ use feilun_store::id::{KeyId, RunId, UserId};
 use feilun_store::keys::NewKey;
 use feilun_store::models::{ModelKind, NewModel};
 use feilun_store::runs::{NewRun, NewRunEvent, RunChange, RunFilter, RunStatus};
-use feilun_store::sessions::NewSession;
+use feilun_store::sessions::{NewSession, SessionOwner};
 use feilun_store::users::{NewUser, Role, UserChange};
 use feilun_store::{Page, Store, StoreError, Timestamp};
 use serde_json::json;
@@ -20,6 +20,7 @@ on_both! {
     users_are_added_and_changed;
     keys_are_found_while_they_may_be_used;
     sessions_end;
+    sessions_of_keys_end_with_the_key;
     a_no_anywhere_wins_and_reaches_back;
     models_are_recorded_once;
     an_alias_moves_if_it_is_where_it_was_thought;
@@ -135,7 +136,8 @@ async fn sessions_end(site: Site) {
     store.create_user(anna.clone(), BY).await.unwrap();
     let begin = async |byte: u8, seconds: i64| {
         let expires_at = Timestamp::from_micros(Timestamp::now().as_micros() + seconds * 1_000_000);
-        let session = NewSession { token_hash: [byte; 32], user: anna.id, expires_at };
+        let session =
+            NewSession { token_hash: [byte; 32], owner: SessionOwner::User(anna.id), expires_at };
         store.create_session(session).await.unwrap();
     };
     let is_on = async |byte: u8| store.session_user([byte; 32]).await.unwrap().is_some();
@@ -151,8 +153,40 @@ async fn sessions_end(site: Site) {
     store.change_user(anna.id, change, BY).await.unwrap();
     assert!(!is_on(3).await, "another password ends sessions");
     let expires_at = Timestamp::now();
-    let stranger = NewSession { token_hash: [4; 32], user: UserId::new(), expires_at };
+    let stranger =
+        NewSession { token_hash: [4; 32], owner: SessionOwner::User(UserId::new()), expires_at };
     assert!(matches!(store.create_session(stranger).await, Err(StoreError::NoSuchUser(_))));
+}
+
+async fn sessions_of_keys_end_with_the_key(site: Site) {
+    let (store, _) = site.open().await;
+    let new_key = key(7);
+    store.create_key(new_key.clone(), BY).await.unwrap();
+    let owner = SessionOwner::Key(new_key.id);
+    let later = Timestamp::now().plus(std::time::Duration::from_secs(60));
+    let begin = async |byte: u8, owner, expires_at| {
+        store.create_session(NewSession { token_hash: [byte; 32], owner, expires_at }).await
+    };
+    let whose = async |byte: u8| {
+        let found = store.session_key([byte; 32]).await.unwrap();
+        found.map(|key| key.id)
+    };
+    begin(1, owner, later).await.unwrap();
+    begin(2, owner, Timestamp::now()).await.unwrap();
+    assert_eq!(whose(1).await, Some(new_key.id));
+    assert_eq!(whose(2).await, None, "it has ended");
+    assert_eq!(whose(3).await, None, "there is none");
+    assert!(store.session_user([1; 32]).await.unwrap().is_none());
+    let stranger = SessionOwner::Key(KeyId::new());
+    assert!(matches!(begin(4, stranger, later).await, Err(StoreError::NoSuchKey(_))));
+    // Only so many: the oldest ends.
+    for byte in 100..200 {
+        begin(byte, owner, later).await.unwrap();
+    }
+    assert_eq!(whose(1).await, None);
+    assert_eq!(whose(199).await, Some(new_key.id));
+    store.revoke_key(new_key.id, BY).await.unwrap();
+    assert_eq!(whose(199).await, None, "it ends with its key");
 }
 
 async fn a_no_anywhere_wins_and_reaches_back(site: Site) {

@@ -9,7 +9,7 @@ use feilun_store::forget::{ForgetReport, Subject};
 use feilun_store::id::{FileId, UserId};
 use feilun_store::keys::NewKey;
 use feilun_store::retention::RetentionReport;
-use feilun_store::sessions::NewSession;
+use feilun_store::sessions::{NewSession, SessionOwner};
 use feilun_store::turns::{NewTurn, TurnFilter};
 use feilun_store::{Page, StoreError, Timestamp};
 use serde_json::json;
@@ -48,7 +48,8 @@ async fn a_user_is_forgotten_with_everything(site: Site) {
     store.create_key(NewKey { user: Some(anna.id), ..key(1) }, BY).await.unwrap();
     store.create_key(NewKey { user: Some(bert.id), ..key(2) }, BY).await.unwrap();
     let expires_at = Timestamp::from_micros(i64::MAX);
-    let session = NewSession { token_hash: [1; 32], user: anna.id, expires_at };
+    let session =
+        NewSession { token_hash: [1; 32], owner: SessionOwner::User(anna.id), expires_at };
     store.create_session(session).await.unwrap();
     let of = |user: UserId| NewTurn {
         user: Some(user),
