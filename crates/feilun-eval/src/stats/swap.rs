@@ -15,7 +15,7 @@ const PURPOSE: u64 = 2;
 /// With so few clusters that differ, all 2^G swaps are tried instead of random ones.
 const MAX_EXHAUSTIVE: usize = 12;
 
-/// p-values of "the candidate is better by chance alone" and "worse by chance alone".
+/// p-values of "the models are the same": against a better candidate, and against a worse one.
 pub(super) struct Swapped {
     pub(super) p_greater: f64,
     pub(super) p_less: f64,
