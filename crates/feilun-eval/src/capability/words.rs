@@ -59,7 +59,7 @@ pub(super) const THINGS: &[Word] = &[
 pub(super) const ROOMS: &[Word] = &[
     ("kitchen", "厨房"), ("garden", "花园"), ("hall", "大厅"), ("cellar", "地窖"),
     ("attic", "阁楼"), ("office", "办公室"), ("library", "书房"), ("garage", "车库"),
-    ("studio", "画室"), ("bedroom", "卧室"), ("balcony", "阳台"), ("workshop", "工房"),
+    ("studio", "画室"), ("bedroom", "卧室"), ("pantry", "储藏室"), ("workshop", "工房"),
 ];
 
 #[rustfmt::skip]
