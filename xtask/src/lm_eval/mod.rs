@@ -61,12 +61,12 @@ fn evaluate(program: &Path, harness: &Path, model: &Path, folder: &Path) -> anyh
     command.args(["--model", "local-completions", "--model_args"]);
     command.arg(format!(
         "model={MODEL},base_url={}/v1/completions,tokenizer={},tokenizer_backend=huggingface,\
-         num_concurrent=4,batch_size=2,max_length=2048",
+         num_concurrent=4,max_length=2048",
         server.url(),
         tokenizer.display()
     ));
     command.args(["--tasks", "feilun_capitals,feilun_texts", "--include_path"]).arg(folder);
-    command.arg("--output_path").arg(&found);
+    command.args(["--batch_size", "2"]).arg("--output_path").arg(&found);
     // Everything it needs is here.
     command.env("HF_HOME", folder.join("cache")).env("HF_HUB_OFFLINE", "1");
     run(&mut command)?;
