@@ -220,7 +220,7 @@ impl TuneProcess {
             ["error: ", "refused: ", "usage error: "].iter().any(|label| line.starts_with(label))
         };
         let lines: Vec<&str> = talk.lines().collect();
-        let last = lines.iter().rposition(|line| is_failure(line));
+        let last = lines.iter().rposition(is_failure);
         let failure = match last {
             Some(at) => {
                 let causes = lines[at + 1..].iter().filter(|line| line.starts_with("  cause: "));
