@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 #[path = "support/tiny.rs"]
 mod tiny;
-#[path = "support/up.rs"]
+#[path = "support/served.rs"]
 mod up;
 
 use tiny::{World, words};
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn start(world: &World) -> Up {
     let base = world.text("runs/base/model");
     let args = ["up", "--listen", "127.0.0.1:0", "--threads", "1", "--memory", "2", "--model"];
-    Up::start(world.command(&words(&[&args[..], &[base.as_str()][..]].concat())))
+    Up::start_command(world.command(&words(&[&args[..], &[base.as_str()][..]].concat())))
 }
 
 #[track_caller]
@@ -114,7 +114,7 @@ fn a_file_becomes_a_model_that_answers() {
     assert!(model["base"].is_string(), "{model}");
     // An alias may point to it.
     let alias = json!({"name": "squares@production", "model": name, "expected": null});
-    let request = Up::agent().put(format!("{}/v1/aliases", up.url));
+    let request = up::agent().put(format!("{}/v1/aliases", up.url));
     let moved = request.content_type("application/json").send(alias.to_string()).unwrap();
     assert_eq!(moved.status(), 200);
     // Away and back again: the alias finds it on the shelf.

@@ -2,32 +2,16 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-#[path = "support/up.rs"]
+#[path = "support/served.rs"]
 mod up;
 
-use up::Up;
-
-fn model_file() -> PathBuf {
-    let Some(folder) = std::env::var_os("FEILUN_TEST_MODELS") else {
-        panic!("FEILUN_TEST_MODELS is not set: run the tests with `cargo xtask test`");
-    };
-    let path = PathBuf::from(folder).join("smollm2.gguf");
-    assert!(path.exists(), "{path:?} is missing: run the tests with `cargo xtask test`");
-    path
-}
-
-fn feilun(data: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_feilun"));
-    command.env_remove("FEILUN_ISA").env_remove("FEILUN_THREADS");
-    command.env_remove("FEILUN_DATABASE_URL").env("FEILUN_DATA_DIR", data).args(args);
-    command
-}
+use up::{Up, feilun, model_file};
 
 #[track_caller]
 fn run(data: &Path, args: &[&str]) -> Output {
@@ -40,7 +24,7 @@ fn run(data: &Path, args: &[&str]) -> Output {
 fn start(data: &Path) -> Up {
     let mut command = feilun(data, &["up", "--listen", "127.0.0.1:0", "--model"]);
     command.arg(model_file());
-    Up::start(command)
+    Up::start_command(command)
 }
 
 fn chat() -> Value {

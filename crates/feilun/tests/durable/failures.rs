@@ -45,7 +45,7 @@ fn through_trouble(up: &Up, begin: impl FnOnce(), end: impl FnOnce()) -> Ledger 
     let is_clear = |code: &String| UNAVAILABLE.contains(&code.as_str());
     assert!(ledger.refusals.keys().all(is_clear), "{:?}\n{}", ledger.refusals, up.last_words());
     assert_eq!(ledger.num_broken, 0, "{}", up.last_words());
-    assert_eq!(up.get("/readyz"), 200);
+    assert_eq!(up.get("/readyz").0, 200);
     println!(
         "{} turns and {} pieces of feedback acknowledged, refused {:?}",
         ledger.turns.len(),

@@ -49,7 +49,7 @@ fn kill_again_and_again(site: &Site, num_kills: usize) {
         });
         assert!(ledger.refusals.is_empty(), "{:?}", ledger.refusals);
         let up = site.start();
-        assert_eq!(up.get("/readyz"), 200);
+        assert_eq!(up.get("/readyz").0, 200);
         restarts.push(up.start_time);
         // Only what is new, or many kills would take their square of time.
         last = check(&site.url, &ledger, last);

@@ -39,7 +39,7 @@ pub(crate) const UP: [&str; 5] = ["up", "--listen", "127.0.0.1:0", "--log", "war
 
 /// A running `feilun up`.
 pub(crate) struct Up {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) url: String,
     /// From its start until it listened.
     pub(crate) start_time: Duration,
@@ -94,14 +94,23 @@ impl Up {
         if let Some(key) = key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let mut answer = request.content_type("application/json").send(body.to_string()).unwrap();
-        let text = answer.body_mut().read_to_string().unwrap();
-        (answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        answer(request.content_type("application/json").send(body.to_string()).unwrap())
     }
 
-    /// The status of a request without a body.
-    pub(crate) fn get(&self, path: &str) -> u16 {
-        agent().get(format!("{}{path}", self.url)).call().unwrap().status().as_u16()
+    /// Status and body of a request without a body.
+    pub(crate) fn get(&self, path: &str) -> (u16, Value) {
+        answer(agent().get(format!("{}{path}", self.url)).call().unwrap())
+    }
+
+    /// A file of examples, as OpenAI's clients send it.
+    pub(crate) fn upload(&self, text: &str) -> (u16, Value) {
+        let part = "--limit\r\nContent-Disposition: form-data; name=";
+        let body = format!(
+            "{part}\"purpose\"\r\n\r\nfine-tune\r\n\
+             {part}\"file\"; filename=\"examples.jsonl\"\r\n\r\n{text}\r\n--limit--\r\n"
+        );
+        let request = agent().post(format!("{}/v1/files", self.url));
+        answer(request.content_type("multipart/form-data; boundary=limit").send(body).unwrap())
     }
 
     /// `kill -9`.
@@ -131,4 +140,9 @@ pub(crate) fn agent() -> ureq::Agent {
         .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(120)));
     config.build().into()
+}
+
+fn answer(mut answer: ureq::http::Response<ureq::Body>) -> (u16, Value) {
+    let text = answer.body_mut().read_to_string().unwrap();
+    (answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
